@@ -1,0 +1,2 @@
+//! kubectl fairlead: explain, top, drain.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Kubernetes facts in, immutable snapshot out.

@@ -1,0 +1,1 @@
+//! The life of a reservation: promise, bind, observe, release.

@@ -1,0 +1,1 @@
+//! Machines, CPU masks, choice of exact CPUs, scores.

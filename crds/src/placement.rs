@@ -1,0 +1,22 @@
+//! The placement that a Binding carries as annotation: the exact CPUs of each container.
+use serde::{Deserialize, Serialize};
+
+/// Value of the annotation [`crate::keys::PLACEMENT_ANNOTATION`], as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Placement {
+    /// One entry for each container that has CPUs of its own.
+    pub containers: Vec<ContainerPlacement>,
+}
+
+/// What one container got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerPlacement {
+    /// Container name.
+    pub name: String,
+    /// Its CPUs, kernel list format (`2-3,8`).
+    pub cpus: String,
+    /// The NUMA nodes of its memory, kernel list format.
+    pub memory_nodes: String,
+}

@@ -1,0 +1,1 @@
+//! TopologySource: hwloc behind our own trait, cross-checked with sysfs.

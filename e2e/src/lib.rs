@@ -1,0 +1,1 @@
+//! The genuine control plane: test bed, harness kubelet, demo, tests.

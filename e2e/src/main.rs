@@ -1,0 +1,2 @@
+//! Parses arguments, wires, runs.
+fn main() {}

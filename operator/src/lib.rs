@@ -1,0 +1,1 @@
+//! The operator: admission, release, scaling.

@@ -1,0 +1,1 @@
+//! What every process needs: args, logs, admin port, lease, watch pump, shutdown.

@@ -1,0 +1,2 @@
+//! demo, up, down, test, bench, generate, tidy.
+fn main() {}
