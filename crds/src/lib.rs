@@ -25,3 +25,6 @@ pub use quantity::Quantity;
 pub use tenant_ledger::{TenantLedger, TenantLedgerSpec};
 pub use tenant_quota::{TenantQuota, TenantQuotaSpec, TenantQuotaStatus};
 pub use worker_pool::{WorkerPool, WorkerPoolSpec, WorkerPoolStatus};
+
+#[cfg(test)]
+mod rules_test;

@@ -18,9 +18,23 @@ use serde::{Deserialize, Serialize};
     status = "NodePlacementStatus",
     derive = "PartialEq",
     doc = "The reservations of one node: which pod holds which CPUs. Written by the extender, checked by the agent.",
-    printcolumn(name = "Consistent", type_ = "string", json_path = r#".status.conditions[?(@.type=="Consistent")].status"#),
-    printcolumn(name = "Pods", type_ = "integer", json_path = ".status.pods", description = "Pods that hold CPUs of their own"),
-    printcolumn(name = "CPUs", type_ = "integer", json_path = ".status.reservedCPUs", description = "CPUs reserved for them"),
+    printcolumn(
+        name = "Consistent",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Consistent")].status"#
+    ),
+    printcolumn(
+        name = "Pods",
+        type_ = "integer",
+        json_path = ".status.pods",
+        description = "Pods that hold CPUs of their own"
+    ),
+    printcolumn(
+        name = "CPUs",
+        type_ = "integer",
+        json_path = ".status.reservedCPUs",
+        description = "CPUs reserved for them"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -17,7 +17,11 @@ use serde::{Deserialize, Serialize};
     status = "NodeTopologyStatus",
     derive = "PartialEq",
     doc = "The machine under one node: packages, NUMA nodes, caches, cores. Published by the node's agent.",
-    printcolumn(name = "Accepted", type_ = "string", json_path = r#".status.conditions[?(@.type=="Accepted")].status"#),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Accepted")].status"#
+    ),
     printcolumn(name = "CPUs", type_ = "integer", json_path = ".status.cpus"),
     printcolumn(name = "Cores", type_ = "integer", json_path = ".status.cores"),
     printcolumn(name = "Packages", type_ = "integer", json_path = ".status.packages"),

@@ -13,7 +13,9 @@ pub struct Quantity(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum QuantityError {
     /// Neither a number nor a number with a suffix.
-    #[error("quantity {text:?} is not a non-negative number with an optional suffix (n u m k M G T P E, Ki Mi Gi Ti Pi Ei, or e3)")]
+    #[error(
+        "quantity {text:?} is not a non-negative number with an optional suffix (n u m k M G T P E, Ki Mi Gi Ti Pi Ei, or e3)"
+    )]
     Malformed {
         /// The text as found.
         text: String,

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Holder", type_ = "string", json_path = ".spec.holder"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
+#[cfg_attr(test, kube(cel))]
 #[x_kube(validation = Rule::new("self.epoch >= oldSelf.epoch").message("epoch never goes back"))]
 #[serde(rename_all = "camelCase")]
 pub struct TenantLedgerSpec {

@@ -34,7 +34,10 @@ use std::collections::BTreeMap;
 pub struct TenantQuotaSpec {
     /// Exact names of the namespaces that are this tenant. A namespace belongs to one tenant: the oldest TenantQuota
     /// that names it (then the first by name); the others say so in their condition Ready.
-    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")))]
+    #[schemars(
+        length(min = 1, max = 256),
+        inner(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))
+    )]
     #[x_kube(
         merge_strategy = ListMerge::Set,
         validation = Rule::new("!self.exists(n, n in ['kube-system', 'kube-public', 'kube-node-lease'])")
@@ -64,6 +67,7 @@ pub struct Concurrency {
 
 /// Limits on resources.
 #[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[cfg_attr(test, x_kube(cel))]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceLimits {
     /// Resource name to amount. No pod is released that would take the tenant above it, nor once more than 95 % of it

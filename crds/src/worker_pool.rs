@@ -19,12 +19,35 @@ use serde::{Deserialize, Serialize};
     derive = "PartialEq",
     doc = "A scalable workload whose replicas follow the backlog of a queue within its tenant's quota.",
     printcolumn(name = "Target", type_ = "string", json_path = ".spec.scaleTargetRef.name"),
-    printcolumn(name = "Wanted", type_ = "integer", json_path = ".status.wantedReplicas", description = "What the queue asks for, before quota"),
-    printcolumn(name = "Ordered", type_ = "integer", json_path = ".status.orderedReplicas", description = "Replicas written to the target"),
+    printcolumn(
+        name = "Wanted",
+        type_ = "integer",
+        json_path = ".status.wantedReplicas",
+        description = "What the queue asks for, before quota"
+    ),
+    printcolumn(
+        name = "Ordered",
+        type_ = "integer",
+        json_path = ".status.orderedReplicas",
+        description = "Replicas written to the target"
+    ),
     printcolumn(name = "Ready", type_ = "integer", json_path = ".status.readyReplicas"),
-    printcolumn(name = "Backlog", type_ = "integer", json_path = ".status.backlog.length", description = "Undelivered work; empty when unknown"),
-    printcolumn(name = "Active", type_ = "string", json_path = r#".status.conditions[?(@.type=="ScalingActive")].status"#),
-    printcolumn(name = "Limited", type_ = "string", json_path = r#".status.conditions[?(@.type=="LimitedByQuota")].status"#),
+    printcolumn(
+        name = "Backlog",
+        type_ = "integer",
+        json_path = ".status.backlog.length",
+        description = "Undelivered work; empty when unknown"
+    ),
+    printcolumn(
+        name = "Active",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="ScalingActive")].status"#
+    ),
+    printcolumn(
+        name = "Limited",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="LimitedByQuota")].status"#
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[cfg_attr(test, kube(cel))]
