@@ -2,10 +2,12 @@
 use crate::limit::ResourceVector;
 use crate::pass::Pass;
 use crate::reason::WaitReason;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A pod behind the gate.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PendingPod {
     /// UID, unique among all pods of the input; of equal ones the first in order counts and the others are left out.
     pub uid: String,
@@ -18,7 +20,8 @@ pub struct PendingPod {
 }
 
 /// A tenant, what it holds and what it waits for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TenantInput {
     /// Name, unique among the tenants.
     pub name: String,
@@ -33,7 +36,8 @@ pub struct TenantInput {
 }
 
 /// All that the order of release depends on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ReleaseInput {
     /// The tenants, in any order.
     pub tenants: Vec<TenantInput>,
@@ -51,7 +55,8 @@ pub struct ReleaseInput {
 }
 
 /// A pod that goes now.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Release {
     /// Its tenant.
     pub tenant: String,
@@ -60,7 +65,8 @@ pub struct Release {
 }
 
 /// A pod that stays behind the gate.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Waiting {
     /// Its tenant.
     pub tenant: String,
@@ -71,7 +77,8 @@ pub struct Waiting {
 }
 
 /// What to do with every waiting pod.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ReleasePlan {
     /// In the order of release.
     pub release: Vec<Release>,

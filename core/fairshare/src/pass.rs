@@ -1,14 +1,16 @@
 //! One pass over the waiting pods: names become dense indices once, then every decision is a few integer operations.
 //!
 //! Within a pass usage only grows and capacity only shrinks, so a pod that was refused once stays refused: each pod is
-//! looked at once, and a heap over the tenants' candidates yields the next release.
+//! looked at once, and a heap over the tenants' candidates yields the next release. A second heap per resource finds the
+//! candidates that no longer fit when capacity has shrunk.
 use crate::entitlement::{MAX_WEIGHT, capped_demand, fill};
 use crate::limit::{PODS, Refusal, ResourceVector, admits};
 use crate::order::{PendingPod, Release, ReleaseInput, ReleasePlan, TenantInput, Waiting};
 use crate::reason::WaitReason;
 use crate::share::Share;
+use foldhash::fast::FixedState;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
 use std::ops::Range;
 
 /// A resource asked for, by dense index, and how much of it; never 0.
@@ -23,7 +25,17 @@ pub(crate) struct Pass<'a> {
     asks: Vec<Ask>,
     /// Tenants by name.
     tenants: Vec<Tenant<'a>>,
-    plan: ReleasePlan,
+    candidates: BinaryHeap<Reverse<Key<'a>>>,
+    /// Per resource bounded by capacity, what the candidates ask for, the most first.
+    largest: Vec<BinaryHeap<(u64, Place)>>,
+    release: Vec<Release>,
+}
+
+/// A pod by dense indices.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    tenant: usize,
+    pod: usize,
 }
 
 struct Tenant<'a> {
@@ -36,15 +48,18 @@ struct Tenant<'a> {
     share: Share,
     fault: Option<String>,
     line: Vec<Pod<'a>>,
-    /// Index into `line` of the first pod not judged yet.
+    /// Index into `line` of the first pod not looked at yet.
     next: usize,
+    /// Index of the pod that stands for the tenant: entries of other pods in the heaps are out of date.
+    candidate: Option<usize>,
 }
 
 struct Pod<'a> {
     pod: &'a PendingPod,
     asks: Range<usize>,
     /// Set when nothing that happens in a pass can let it go.
-    hopeless: Option<WaitReason>,
+    hopeless: Option<Box<WaitReason>>,
+    released: bool,
 }
 
 /// A tenant's candidate in the heap; the smallest goes first.
@@ -54,55 +69,47 @@ struct Key<'a> {
     share: Share,
     created_ms: u64,
     uid: &'a str,
-    tenant: usize,
-    pod: usize,
+    place: Place,
 }
 
 impl<'a> Pass<'a> {
     pub(crate) fn new(input: &'a ReleaseInput, bounded_by_capacity: bool) -> Self {
         let resources = resource_names(input);
-        let index: BTreeMap<&str, usize> = resources.iter().enumerate().map(|(i, name)| (*name, i)).collect();
+        let mut names = Names::new(&resources);
         let total = dense(&resources, &input.total);
         let ceiling = ceiling(input, &resources, &total);
         let budget = if bounded_by_capacity { budget(input, &resources, &total) } else { vec![None; resources.len()] };
         let mut asks = Vec::new();
         let mut tenants: Vec<Tenant<'a>> = input.tenants.iter().map(|tenant| Tenant::new(tenant, &resources)).collect();
-        // The whole tenant decides among equal names, which are faulty anyway: only the names are told.
-        tenants.sort_by_key(|tenant| &tenant.input.name);
+        // Tenants of one name are faulty, but what is told of their pods must not depend on the input's order either.
+        let least_uid = |tenant: &Tenant<'a>| tenant.input.pending.iter().map(|pod| &pod.uid).min();
+        tenants.sort_by(|a, b| a.input.name.cmp(&b.input.name).then_with(|| least_uid(a).cmp(&least_uid(b))));
         mark_faults(&mut tenants);
         for tenant in &mut tenants {
-            tenant.line_up(&index, &ceiling, &resources, &mut asks);
+            tenant.line_up(&mut names, &ceiling, &resources, &mut asks);
             tenant.share = tenant.dominant_share(&total);
         }
         drop_twins(&mut tenants);
-        let mut pass = Self { resources, total, budget, asks, tenants, plan: ReleasePlan::default() };
+        let largest = resources.iter().map(|_| BinaryHeap::new()).collect();
+        let candidates = BinaryHeap::with_capacity(tenants.len());
+        let mut pass = Self { resources, total, budget, asks, tenants, candidates, largest, release: Vec::new() };
         pass.entitle();
         pass
     }
 
     pub(crate) fn run(mut self, max_releases: usize) -> ReleasePlan {
-        let mut heap = BinaryHeap::with_capacity(self.tenants.len());
         for tenant in 0..self.tenants.len() {
-            heap.extend(self.candidate(tenant).map(Reverse));
+            self.nominate(tenant);
         }
-        while self.plan.release.len() < max_releases {
-            let Some(Reverse(key)) = heap.pop() else { break };
-            // Others may have taken the capacity since it became the candidate; its tenant's limits have not changed.
-            if self.fits_capacity(&self.tenants[key.tenant].line[key.pod].asks) {
-                self.release(&key);
-            } else {
-                self.wait(key.tenant, key.pod, WaitReason::WaitingForFairShareTurn);
+        while self.release.len() < max_releases {
+            let Some(Reverse(key)) = self.candidates.pop() else { break };
+            if self.stands(key.place) {
+                self.release(key.place);
+                self.withdraw_what_no_longer_fits(key.place);
+                self.nominate(key.place.tenant);
             }
-            heap.extend(self.candidate(key.tenant).map(Reverse));
         }
-        for Reverse(key) in heap.into_vec() {
-            self.tenants[key.tenant].next = key.pod;
-        }
-        for tenant in 0..self.tenants.len() {
-            self.wait_for_turn(tenant);
-        }
-        // Both groups of a tenant were pushed in its order, but at different times.
-        self.in_order()
+        self.finish()
     }
 
     /// Demand is what is held and what is waited for, without the hopeless.
@@ -129,33 +136,36 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// The tenant's next pod that its limits and the capacity admit now; those before it are told to wait.
-    fn candidate(&mut self, index: usize) -> Option<Key<'a>> {
+    /// The next pod of the tenant that its limits and the capacity admit now stands for it; those passed over wait.
+    fn nominate(&mut self, index: usize) {
         loop {
+            let tenant = &mut self.tenants[index];
+            let place = Place { tenant: index, pod: tenant.next };
+            tenant.candidate = None;
+            tenant.next += 1;
             let tenant = &self.tenants[index];
-            let pod = tenant.line.get(tenant.next)?;
+            let Some(pod) = tenant.line.get(place.pod) else { return };
             let asks = &self.asks[pod.asks.clone()];
-            let reason = match &pod.hopeless {
-                Some(reason) => Some(reason.clone()),
-                None => tenant.refusal(asks, &self.resources).map(|refusal| WaitReason::from_refusal(&refusal)),
-            };
-            let reason = reason.or_else(|| (!self.fits_capacity(&pod.asks)).then_some(WaitReason::WaitingForFairShareTurn));
-            let place = tenant.next;
-            let Some(reason) = reason else {
-                let key = Key {
-                    beyond: asks.iter().any(|&(r, amount)| self.is_beyond(tenant, r, amount)),
-                    share: tenant.share_with(asks, &self.total),
-                    created_ms: pod.pod.created_ms,
-                    uid: &pod.pod.uid,
-                    tenant: index,
-                    pod: place,
-                };
-                self.tenants[index].next += 1;
-                return Some(key);
-            };
-            self.tenants[index].next += 1;
-            self.wait(index, place, reason);
+            if pod.hopeless.is_some() || !tenant.admits(asks) || !self.fits_capacity(asks) {
+                continue;
+            }
+            self.candidates.push(Reverse(Key {
+                beyond: asks.iter().any(|&(resource, amount)| self.is_beyond(tenant, resource, amount)),
+                share: tenant.share_with(asks, &self.total),
+                created_ms: pod.pod.created_ms,
+                uid: &pod.pod.uid,
+                place,
+            }));
+            for &(resource, amount) in asks.iter().filter(|(resource, _)| self.budget[*resource].is_some()) {
+                self.largest[resource].push((amount, place));
+            }
+            self.tenants[index].candidate = Some(place.pod);
+            return;
         }
+    }
+
+    fn stands(&self, place: Place) -> bool {
+        self.tenants[place.tenant].candidate == Some(place.pod)
     }
 
     /// Concurrency has an entitlement only where the cluster bounds it.
@@ -164,52 +174,58 @@ impl<'a> Pass<'a> {
         !unbounded && tenant.used[resource].saturating_add(amount) > tenant.entitled[resource]
     }
 
-    fn fits_capacity(&self, asks: &Range<usize>) -> bool {
-        self.asks[asks.clone()].iter().all(|&(resource, amount)| self.budget[resource].is_none_or(|left| amount <= left))
+    fn fits_capacity(&self, asks: &[Ask]) -> bool {
+        asks.iter().all(|&(resource, amount)| self.budget[resource].is_none_or(|left| amount <= left))
     }
 
-    fn release(&mut self, key: &Key<'a>) {
-        let tenant = &mut self.tenants[key.tenant];
-        let asks = &self.asks[tenant.line[key.pod].asks.clone()];
+    fn release(&mut self, place: Place) {
+        let tenant = &mut self.tenants[place.tenant];
+        let pod = &mut tenant.line[place.pod];
+        pod.released = true;
+        self.release.push(Release { tenant: tenant.input.name.clone(), uid: pod.pod.uid.clone() });
+        let asks = &self.asks[pod.asks.clone()];
         tenant.share = tenant.share_with(asks, &self.total);
         for &(resource, amount) in asks {
             tenant.used[resource] = tenant.used[resource].saturating_add(amount);
             self.budget[resource] = self.budget[resource].map(|left| left.saturating_sub(amount));
         }
-        self.plan.release.push(Release { tenant: tenant.input.name.clone(), uid: key.uid.to_owned() });
     }
 
-    fn wait(&mut self, tenant: usize, pod: usize, reason: WaitReason) {
-        let tenant = &self.tenants[tenant];
-        let uid = tenant.line[pod].pod.uid.clone();
-        self.plan.waiting.push(Waiting { tenant: tenant.input.name.clone(), uid, reason });
-    }
-
-    /// The pass ended before these were judged: they wait for their turn unless the limits refuse them anyway.
-    fn wait_for_turn(&mut self, index: usize) {
-        for place in self.tenants[index].next..self.tenants[index].line.len() {
-            let tenant = &self.tenants[index];
-            let pod = &tenant.line[place];
-            let reason = pod.hopeless.clone().or_else(|| {
-                let refusal = tenant.refusal(&self.asks[pod.asks.clone()], &self.resources)?;
-                Some(WaitReason::from_refusal(&refusal))
-            });
-            self.wait(index, place, reason.unwrap_or(WaitReason::WaitingForFairShareTurn));
+    /// The release took capacity that candidates of other tenants counted on: the next of their pods stand for them.
+    fn withdraw_what_no_longer_fits(&mut self, released: Place) {
+        let asks = self.tenants[released.tenant].line[released.pod].asks.clone();
+        for at in asks {
+            let (resource, _) = self.asks[at];
+            let Some(left) = self.budget[resource] else { continue };
+            while self.largest[resource].peek().is_some_and(|(amount, _)| *amount > left) {
+                let Some((_, place)) = self.largest[resource].pop() else { break };
+                if self.stands(place) && place != released {
+                    self.nominate(place.tenant);
+                }
+            }
         }
     }
 
-    fn in_order(mut self) -> ReleasePlan {
-        // Stable: within a tenant the pods were judged in its order.
-        self.plan.waiting.sort_by(|a, b| a.tenant.cmp(&b.tenant));
-        let sound = self.tenants.iter().filter(|tenant| tenant.fault.is_none());
-        self.plan.entitled = sound
-            .map(|tenant| {
+    /// The pods that were not released, with what is in their way now that all others have gone.
+    fn finish(self) -> ReleasePlan {
+        let mut plan = ReleasePlan { release: self.release, ..ReleasePlan::default() };
+        for tenant in self.tenants {
+            let name = &tenant.input.name;
+            for pod in tenant.line.iter().filter(|pod| !pod.released) {
+                let asks = &self.asks[pod.asks.clone()];
+                let refused = || tenant.refusal(asks, &self.resources).as_ref().map(WaitReason::from_refusal);
+                let reason =
+                    pod.hopeless.as_deref().cloned().or_else(refused).unwrap_or(WaitReason::WaitingForFairShareTurn);
+                plan.waiting.push(Waiting { tenant: name.clone(), uid: pod.pod.uid.clone(), reason });
+            }
+            if tenant.fault.is_none() {
                 let parts = self.resources.iter().zip(&tenant.entitled).zip(&self.total);
-                let shared = parts.filter(|(_, total)| **total > 0);
-                (tenant.input.name.clone(), shared.map(|((name, part), _)| ((*name).to_owned(), *part)).collect())
-            })
-            .collect();
-        self.plan
+                let shared =
+                    parts.filter(|(_, total)| **total > 0).map(|((name, part), _)| ((*name).to_owned(), *part));
+                plan.entitled.insert(name.clone(), shared.collect());
+            }
+        }
+        plan
     }
 }
 
@@ -225,10 +241,11 @@ impl<'a> Tenant<'a> {
             fault: None,
             line: Vec::new(),
             next: 0,
+            candidate: None,
         }
     }
 
-    fn line_up(&mut self, index: &BTreeMap<&str, usize>, ceiling: &[Option<u64>], resources: &[&str], arena: &mut Vec<Ask>) {
+    fn line_up(&mut self, names: &mut Names<'a>, ceiling: &[Option<u64>], resources: &[&str], arena: &mut Vec<Ask>) {
         let mut pods: Vec<&PendingPod> = self.input.pending.iter().collect();
         // The request comes last only to settle the order of twins, of which one is dropped.
         pods.sort_unstable_by(|a, b| {
@@ -238,13 +255,10 @@ impl<'a> Tenant<'a> {
         self.line.reserve_exact(pods.len());
         for pod in pods {
             let start = arena.len();
-            arena.extend(pod.request.iter().filter(|&(_, &amount)| amount > 0).filter_map(|(name, &amount)| Some((*index.get(name.as_str())?, amount))));
-            if pod.request.get(PODS).is_none_or(|&count| count == 0) {
-                arena.extend(index.get(PODS).map(|&resource| (resource, 1)));
-            }
+            names.ask(&pod.request, arena);
             let asks = start..arena.len();
-            let hopeless = self.hopeless(&arena[start..], ceiling, resources);
-            self.line.push(Pod { pod, asks, hopeless });
+            let hopeless = self.hopeless(&arena[start..], ceiling, resources).map(Box::new);
+            self.line.push(Pod { pod, asks, hopeless, released: false });
         }
     }
 
@@ -259,10 +273,15 @@ impl<'a> Tenant<'a> {
         Some(WaitReason::WaitingForCapacity { resource: resources[resource].to_owned(), requested })
     }
 
+    fn admits(&self, asks: &[Ask]) -> bool {
+        asks.iter().all(|&(r, amount)| admits(self.hard[r], self.used[r], amount))
+    }
+
     /// [`crate::first_refusal`] over dense vectors.
     fn refusal(&self, asks: &[Ask], resources: &[&str]) -> Option<Refusal> {
         let refused = asks.iter().filter(|&&(r, amount)| !admits(self.hard[r], self.used[r], amount));
-        let first = refused.min_by_key(|&&(r, amount)| (self.hard[r].is_some_and(|hard| amount <= hard), resources[r] != PODS, r));
+        let first = refused
+            .min_by_key(|&&(r, amount)| (self.hard[r].is_some_and(|hard| amount <= hard), resources[r] != PODS, r));
         first.map(|&(r, requested)| {
             let hard = self.hard[r].unwrap_or(0);
             Refusal { resource: resources[r].to_owned(), used: self.used[r], hard, requested, never: requested > hard }
@@ -276,12 +295,43 @@ impl<'a> Tenant<'a> {
 
     /// Usage only grows within a pass, so only the resources asked for can raise the share.
     fn share_with(&self, asks: &[Ask], total: &[u64]) -> Share {
-        let asked = asks.iter().map(|&(r, amount)| Share::new(self.used[r].saturating_add(amount), total[r], self.weight));
+        let asked =
+            asks.iter().map(|&(r, amount)| Share::new(self.used[r].saturating_add(amount), total[r], self.weight));
         asked.fold(self.share, Share::max)
     }
 }
 
-/// All resources of the input, by name.
+/// Names to dense indices. Pods of one owner ask for the same resources one after the other, so the last answer is tried
+/// before the map.
+struct Names<'a> {
+    index: BTreeMap<&'a str, usize>,
+    last: Vec<(&'a str, usize)>,
+    pods: usize,
+}
+
+impl<'a> Names<'a> {
+    fn new(resources: &[&'a str]) -> Self {
+        let index: BTreeMap<&str, usize> = resources.iter().enumerate().map(|(i, name)| (*name, i)).collect();
+        let pods = index.get(PODS).copied().unwrap_or(0);
+        Self { index, last: Vec::new(), pods }
+    }
+
+    /// Appends what `request` asks for, and the one pod that it is.
+    fn ask(&mut self, request: &'a ResourceVector, arena: &mut Vec<Ask>) {
+        if !request.keys().map(String::as_str).eq(self.last.iter().map(|(name, _)| *name)) {
+            let index = &self.index;
+            self.last = request.keys().filter_map(|name| Some((name.as_str(), *index.get(name.as_str())?))).collect();
+        }
+        let start = arena.len();
+        let asks = self.last.iter().zip(request.values()).map(|((_, resource), amount)| (*resource, *amount));
+        arena.extend(asks.filter(|(_, amount)| *amount > 0));
+        if !arena[start..].iter().any(|(resource, _)| *resource == self.pods) {
+            arena.push((self.pods, 1));
+        }
+    }
+}
+
+/// All resources of the input, by name; [`PODS`] is always among them.
 fn resource_names(input: &ReleaseInput) -> Vec<&str> {
     let mut names: BTreeSet<&str> = BTreeSet::from([PODS]);
     let mut last: Option<&ResourceVector> = None;
@@ -346,7 +396,8 @@ fn mark_faults(tenants: &mut [Tenant<'_>]) {
 
 /// A pod waits once, however often it is listed: the first in order of tenant, then of the tenant's line, stays.
 fn drop_twins(tenants: &mut [Tenant<'_>]) {
-    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    let pods = tenants.iter().map(|tenant| tenant.line.len()).sum();
+    let mut seen: HashSet<&str, FixedState> = HashSet::with_capacity_and_hasher(pods, FixedState::default());
     for tenant in tenants {
         tenant.line.retain(|pod| seen.insert(&pod.pod.uid));
     }

@@ -1,10 +1,12 @@
 //! Why a pod waits behind the gate: a closed list, each with a sentence that stays the same while the fact does.
 use crate::limit::Refusal;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Why a pod is not released now. Numbers that move with every release (usage, place in the line) are left out on
 /// purpose: the reason is written to pods, and only when it changes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "reason")]
 pub enum WaitReason {
     /// The tenant uses what its hard limit on a resource admits.
     WaitingForTenantQuota {
@@ -127,7 +129,10 @@ mod tests {
     #[test]
     fn messages_speak_in_the_units_of_kubernetes() {
         let quota = WaitReason::WaitingForTenantQuota { resource: "cpu".into(), requested: 1500, hard: 200_000 };
-        assert_eq!(quota.message(), "the tenant's hard limit of 200 cpu admits no further pod of 1500m now (95 % rule)");
+        assert_eq!(
+            quota.message(),
+            "the tenant's hard limit of 200 cpu admits no further pod of 1500m now (95 % rule)"
+        );
         let never = WaitReason::ExceedsHardLimit { resource: "memory".into(), requested: 3 << 30, hard: 1 << 20 };
         assert!(never.message().contains("3Gi memory") && never.message().contains("1Mi"), "{}", never.message());
         assert_eq!(never.as_str(), "ExceedsHardLimit");

@@ -103,7 +103,8 @@ mod tests {
     #[test]
     fn dominant_is_the_largest_part_and_ignores_what_the_cluster_lacks() {
         let total = ResourceVector::from([("cpu".into(), 100), ("gpu".into(), 0), ("memory".into(), 1000)]);
-        let used = ResourceVector::from([("cpu".into(), 20), ("gpu".into(), 8), ("memory".into(), 209), ("x".into(), 9)]);
+        let used =
+            ResourceVector::from([("cpu".into(), 20), ("gpu".into(), 8), ("memory".into(), 209), ("x".into(), 9)]);
         let top = dominant(&total, &used).unwrap();
         assert_eq!((top.resource.as_str(), top.used, top.percent()), ("memory", 209, 20));
         assert_eq!(dominant(&total, &ResourceVector::new()), None);

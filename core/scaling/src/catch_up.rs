@@ -3,9 +3,10 @@ use crate::backlog::{Backlog, UnknownReason};
 use crate::config::PoolConfig;
 use crate::estimator::Estimator;
 use crate::window::{DownWindow, Fall};
+use serde::{Deserialize, Serialize};
 
 /// What cut the number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Limit {
     /// The pool's least replicas.
     Min,
@@ -28,7 +29,7 @@ impl Limit {
 }
 
 /// Why replicas stay although the formula gives another number, or none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Hold {
     /// The backlog is unknown.
     Unknown(UnknownReason),
@@ -39,7 +40,8 @@ pub enum Hold {
 }
 
 /// Every term of the formula, for explain. Rates are thousandths of an item per second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Terms {
     /// λ̂; `None` until it is known, then it counts as 0 and the backlog alone decides.
     pub arrivals_milli: Option<u64>,
@@ -64,7 +66,8 @@ pub struct Terms {
 }
 
 /// The answer, and all that led to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Decision {
     /// What the queue asks for within the pool's own bounds, before quota and windows; `current` while it is unknown.
     pub wanted: u32,
@@ -81,9 +84,9 @@ pub struct Decision {
 /// Decides how many replicas to order, given `current` ordered and `ready` ones.
 ///
 /// N = ⌈(λ̂/u + max(0, L − L₀)/T + λ̂·s/T) / μ̂⌉, then the pool's bounds, then `quota_cap`: the most replicas that the
-/// tenant's hard limits admit now (those that it has and `max_more`). The quota keeps a pool from growing, it takes
-/// nothing away. Up at once; down to the most that was wanted within the window, one reduction per idle time. The pool's
-/// bounds hold at once in both directions, also while the backlog is unknown.
+/// tenant's hard limits admit now, which is the pool's released pods and as many more as `max_more` of fairshare says. The
+/// quota keeps a pool from growing, it takes nothing away. Up at once; down to the most that was wanted within the window,
+/// one reduction per idle time. The pool's bounds hold at once in both directions, also while the backlog is unknown.
 ///
 /// Source of the formula: `N` workers serve `N·μ̂`; of that, `λ̂/u` is needed for the arrivals, `L/T` empties the queue in
 /// `T`, and `λ̂·s/T` makes up for what arrives while ordered workers start.
@@ -105,7 +108,13 @@ pub fn catch_up(
             history.record(now_ms, current, config.scale_down_window_ms);
             let held = current.clamp(least, most);
             let (replicas, limited_by) = bounded_by_quota(held, current, quota_cap, bound_of(current, held));
-            return Decision { wanted: held, replicas, limited_by, hold: Some(Hold::Unknown(why)), terms: Terms::default() };
+            return Decision {
+                wanted: held,
+                replicas,
+                limited_by,
+                hold: Some(Hold::Unknown(why)),
+                terms: Terms::default(),
+            };
         }
     };
     let terms = terms(config, estimator, length, in_flight, current, ready);
@@ -149,7 +158,7 @@ fn bounded_by_quota(target: u32, current: u32, quota_cap: Option<u32>, limit: Op
 
 fn terms(config: &PoolConfig, estimator: &Estimator, length: u64, in_flight: u64, current: u32, ready: u32) -> Terms {
     let arrivals_milli = estimator.arrivals_milli();
-    let service_milli = estimator.service_milli();
+    let service_milli = estimator.service_milli(config);
     let tolerated = u64::from(ready);
     let lambda = u128::from(arrivals_milli.unwrap_or(0));
     let utilization = u128::from(config.utilization_percent.clamp(1, 100));

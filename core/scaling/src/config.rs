@@ -1,8 +1,10 @@
 //! What a pool's owner decides about its scaling.
+use serde::{Deserialize, Serialize};
 
 /// Bounds, priors and times of one pool. Out-of-range values are taken as the nearest in range, so no input panics; the
 /// schema refuses them before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct PoolConfig {
     /// Fewest replicas.
     pub min: u32,

@@ -39,7 +39,6 @@ pub struct Estimator {
     arrivals_milli: Option<u64>,
     service_milli: Option<u64>,
     service_seen_ms: u64,
-    prior_milli: u64,
 }
 
 /// Items ever arrived, by one of two ways of counting that have nothing to do with each other.
@@ -75,10 +74,8 @@ struct Sample {
     ready: u32,
 }
 
-impl Estimator {
-    /// Knows nothing yet.
-    #[must_use]
-    pub fn new(config: &PoolConfig) -> Self {
+impl Default for Estimator {
+    fn default() -> Self {
         Self {
             backlog: Backlog::Unknown { why: UnknownReason::NotAskedYet },
             last: None,
@@ -86,8 +83,15 @@ impl Estimator {
             arrivals_milli: None,
             service_milli: None,
             service_seen_ms: 0,
-            prior_milli: config.prior_milli(),
         }
+    }
+}
+
+impl Estimator {
+    /// Knows nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Takes in what was seen. A sample that is not newer than the last, or that lies in the future of `now_ms`, changes
@@ -112,11 +116,6 @@ impl Estimator {
         }
     }
 
-    /// The prior of a worker's rate was edited: what was measured stays.
-    pub fn set_prior(&mut self, config: &PoolConfig) {
-        self.prior_milli = config.prior_milli();
-    }
-
     /// The backlog as last observed.
     #[must_use]
     pub fn backlog(&self) -> Backlog {
@@ -130,11 +129,12 @@ impl Estimator {
         Some(self.arrivals_milli?.max(self.window_milli().unwrap_or(0)))
     }
 
-    /// μ̂ in thousandths of an item per second: what one ready worker takes, the prior until enough was measured.
+    /// μ̂ in thousandths of an item per second: what one ready worker takes, the pool's prior until enough was measured.
     #[must_use]
-    pub fn service_milli(&self) -> u64 {
-        let (least, most) = ((self.prior_milli / SERVICE_TRUST).max(1), self.prior_milli.saturating_mul(SERVICE_TRUST));
-        self.measured().map_or(self.prior_milli, |rate| rate.clamp(least, most))
+    pub fn service_milli(&self, config: &PoolConfig) -> u64 {
+        let prior = config.prior_milli();
+        let (least, most) = ((prior / SERVICE_TRUST).max(1), prior.saturating_mul(SERVICE_TRUST));
+        self.measured().map_or(prior, |rate| rate.clamp(least, most))
     }
 
     /// Whether [`Self::service_milli`] is measured.
@@ -193,12 +193,13 @@ fn rate_milli(items: u64, elapsed_ms: u64) -> Option<u64> {
     Some(u64::try_from(milli).unwrap_or(u64::MAX))
 }
 
-/// Exponential smoothing by its implicit step, old + (new − old) · t / (t + τ), rounded to the nearest: stable for any t.
+/// Exponential smoothing by its implicit step, old + (new − old) · t / (t + τ): stable for any t. Rounded towards the new
+/// value, so that a steady rate is reached exactly and not missed by a thousandth for ever.
 fn blend(old: u64, new: u64, elapsed_ms: u64, tau_ms: u64) -> u64 {
     let (elapsed, tau) = (u128::from(elapsed_ms), u128::from(tau_ms));
-    let sum = u128::from(old) * tau + u128::from(new) * elapsed;
-    let all = elapsed + tau;
-    u64::try_from((sum + all / 2) / all).unwrap_or(u64::MAX)
+    let (sum, all) = (u128::from(old) * tau + u128::from(new) * elapsed, elapsed + tau);
+    let blended = if new < old { sum / all } else { sum.div_ceil(all) };
+    u64::try_from(blended).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -218,7 +219,7 @@ mod tests {
 
     /// Ten samples, one a second: `added` and `done` items a second, `length` waiting.
     fn after_ten_seconds(added: u64, done: u64, length: u64, ready: u32) -> Estimator {
-        let mut estimator = Estimator::new(&CONFIG);
+        let mut estimator = Estimator::new();
         for second in 0..=10 {
             let at_ms = second * 1000;
             let backlog = Backlog::Known { length, in_flight: 0, at_ms };
@@ -232,26 +233,27 @@ mod tests {
     fn rates_are_measured_when_the_workers_are_busy() {
         let estimator = after_ten_seconds(102, 96, 50, 12);
         assert_eq!(estimator.arrivals_milli(), Some(102_000));
-        assert_eq!((estimator.service_milli(), estimator.service_is_measured()), (8_000, true));
+        assert_eq!((estimator.service_milli(&CONFIG), estimator.service_is_measured()), (8_000, true));
     }
 
     #[test]
     fn nothing_is_learned_about_workers_that_starve() {
         let estimator = after_ten_seconds(24, 24, 0, 12);
-        assert_eq!((estimator.service_milli(), estimator.service_is_measured()), (10_000, false));
+        assert_eq!((estimator.service_milli(&CONFIG), estimator.service_is_measured()), (10_000, false));
     }
 
     #[test]
     fn a_stuck_queue_does_not_order_the_maximum() {
         let estimator = after_ten_seconds(0, 0, 500, 12);
-        assert_eq!((estimator.service_milli(), estimator.service_is_measured()), (2_500, true));
+        assert_eq!((estimator.service_milli(&CONFIG), estimator.service_is_measured()), (2_500, true));
     }
 
     #[test]
     fn the_rate_falls_no_faster_than_its_window() {
         let mut estimator = after_ten_seconds(100, 100, 0, 10);
         let backlog = Backlog::Known { length: 0, in_flight: 0, at_ms: 13_000 };
-        estimator.observe(13_000, &Observation { backlog: &backlog, added_total: Some(1000), done_total: None, ready: 10 });
+        estimator
+            .observe(13_000, &Observation { backlog: &backlog, added_total: Some(1000), done_total: None, ready: 10 });
         assert_eq!(estimator.arrivals_milli(), Some(300 * 1_000_000 / 6_000));
     }
 
@@ -259,10 +261,12 @@ mod tests {
     fn a_counter_that_starts_anew_is_no_rate() {
         let mut estimator = after_ten_seconds(100, 100, 0, 10);
         let backlog = Backlog::Known { length: 3, in_flight: 0, at_ms: 11_000 };
-        estimator.observe(11_000, &Observation { backlog: &backlog, added_total: Some(3), done_total: Some(0), ready: 10 });
+        estimator
+            .observe(11_000, &Observation { backlog: &backlog, added_total: Some(3), done_total: Some(0), ready: 10 });
         assert_eq!(estimator.arrivals_milli(), Some(100_000));
         let derived = Backlog::Known { length: 9_000, in_flight: 0, at_ms: 12_000 };
-        estimator.observe(12_000, &Observation { backlog: &derived, added_total: None, done_total: Some(0), ready: 10 });
+        estimator
+            .observe(12_000, &Observation { backlog: &derived, added_total: None, done_total: Some(0), ready: 10 });
         assert_eq!(estimator.arrivals_milli(), Some(100_000));
     }
 

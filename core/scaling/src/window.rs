@@ -38,8 +38,9 @@ impl DownWindow {
             self.wanted.pop_back();
         }
         self.wanted.push_back((now_ms, wanted));
-        // An entry holds until the next smaller one has stood for the whole window.
-        while self.wanted.get(1).is_some_and(|_| self.wanted.front().is_some_and(|&(at_ms, _)| at_ms.saturating_add(window_ms) < now_ms)) {
+        while self.wanted.len() > 1
+            && self.wanted.front().is_some_and(|(at_ms, _)| at_ms.saturating_add(window_ms) < now_ms)
+        {
             self.wanted.pop_front();
         }
     }

@@ -1,5 +1,7 @@
 //! Laws of the catch-up policy over random histories.
-use fairlead_scaling::{Backlog, Decision, DownWindow, Estimator, Hold, Limit, Observation, PoolConfig, UnknownReason, catch_up};
+use fairlead_scaling::{
+    Backlog, Decision, DownWindow, Estimator, Hold, Limit, Observation, PoolConfig, UnknownReason, catch_up,
+};
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -40,8 +42,14 @@ prop_compose! {
 }
 
 /// Plays the looks, carrying every decision out at once; `check` sees time, replicas before, and the decision.
-fn play(config: &PoolConfig, looks: &[Look], start: u32, cap: Option<u32>, mut check: impl FnMut(&Look, u64, u32, &Decision)) {
-    let mut estimator = Estimator::new(config);
+fn play(
+    config: &PoolConfig,
+    looks: &[Look],
+    start: u32,
+    cap: Option<u32>,
+    mut check: impl FnMut(&Look, u64, u32, &Decision),
+) {
+    let mut estimator = Estimator::new();
     let mut window = DownWindow::new();
     let (mut now_ms, mut current, mut added, mut done) = (1_000_000, start, 0, 0);
     for look in looks {
@@ -50,7 +58,8 @@ fn play(config: &PoolConfig, looks: &[Look], start: u32, cap: Option<u32>, mut c
         done += look.done;
         let known = Backlog::Known { length: look.length, in_flight: look.in_flight, at_ms: now_ms };
         let backlog = if look.unknown { Backlog::Unknown { why: UnknownReason::Stale } } else { known };
-        let observation = Observation { backlog: &backlog, added_total: Some(added), done_total: Some(done), ready: look.ready };
+        let observation =
+            Observation { backlog: &backlog, added_total: Some(added), done_total: Some(done), ready: look.ready };
         estimator.observe(now_ms, &observation);
         let decision = catch_up(config, &estimator, &mut window, now_ms, current, look.ready, cap);
         check(look, now_ms, current, &decision);
@@ -145,7 +154,7 @@ proptest! {
         let ([min, max, utilization_percent], [rate_per_second_milli, startup_ms, drain_ms, scale_down_window_ms, idle_ms]) = config;
         let config =
             PoolConfig { min, max, rate_per_second_milli, startup_ms, drain_ms, utilization_percent, scale_down_window_ms, idle_ms };
-        let mut estimator = Estimator::new(&config);
+        let mut estimator = Estimator::new();
         let mut window = DownWindow::new();
         for (at_ms, now_ms, length) in [(at_ms, now_ms, length), (now_ms, at_ms, in_flight), (u64::MAX, u64::MAX, u64::MAX), (0, 0, 0)] {
             let backlog = Backlog::Known { length, in_flight, at_ms };
@@ -168,7 +177,7 @@ fn a_pool_at_its_limit_says_so_and_asks_for_no_more() {
         scale_down_window_ms: 0,
         idle_ms: 0,
     };
-    let mut estimator = Estimator::new(&config);
+    let mut estimator = Estimator::new();
     let backlog = Backlog::Known { length: 4_000, in_flight: 0, at_ms: 1 };
     estimator.observe(1, &Observation { backlog: &backlog, added_total: Some(0), done_total: None, ready: 0 });
     let decide = |current, cap| catch_up(&config, &estimator, &mut DownWindow::new(), 1, current, 0, cap);

@@ -146,7 +146,8 @@ impl State {
 
     /// Pods whose removal was refused or found the pod changed, and which still count until that is settled.
     pub fn stuck(&self) -> impl Iterator<Item = &Uid> {
-        let cancelled = self.intents.iter().filter(|(_, sending)| matches!(sending.stage, Stage::Cancel | Stage::Touching));
+        let cancelled =
+            self.intents.iter().filter(|(_, sending)| matches!(sending.stage, Stage::Cancel | Stage::Touching));
         cancelled.map(|(uid, _)| uid).filter(|uid| self.is_open(uid))
     }
 

@@ -15,8 +15,13 @@ pub struct Rules {
 }
 
 impl Rules {
-    const ALL: Self =
-        Self { intent_first: true, bump_then_list: true, precondition: true, guarded_resend: true, touch_to_cancel: true };
+    const ALL: Self = Self {
+        intent_first: true,
+        bump_then_list: true,
+        precondition: true,
+        guarded_resend: true,
+        touch_to_cancel: true,
+    };
 
     /// All rules but the one with this number, 1 to 5; any other number leaves none out.
     #[doc(hidden)]
@@ -65,7 +70,7 @@ impl State {
             Event::LedgerRead { round, result } if *round == self.round => self.ledger_read(result.clone(), out),
             Event::LedgerWritten { round, result } if *round == self.round => self.ledger_written(*result, rules, out),
             Event::Listed { round, result } if *round == self.round => match result {
-                Ok(list) => self.listed(list.clone(), rules, out),
+                Ok(list) => self.listed(list, rules, out),
                 Err(failure) => self.fence(Operation::ListPods, *failure),
             },
             // An answer to what was asked before the last takeover.
@@ -107,7 +112,9 @@ impl State {
             (Phase::Ready, result) if self.pending_ledger == PendingLedger::Guarding => {
                 self.pending_ledger = PendingLedger::None;
                 match result {
-                    Ok(Some(found)) if Some(found.version) == self.ledger && found.epoch == self.epoch => self.send_due(requests),
+                    Ok(Some(found)) if Some(found.version) == self.ledger && found.epoch == self.epoch => {
+                        self.send_due(requests);
+                    }
                     Ok(Some(_)) => self.fence(Operation::ReadLedger, Failure::Conflict),
                     Ok(None) => self.fence(Operation::ReadLedger, Failure::NotFound),
                     // Still due; the next tick asks again.
@@ -150,7 +157,9 @@ impl State {
             Ok(view) => self.observe_known(uid, view),
             Err(Failure::NotFound) => self.forget(uid),
             Err(failure) => {
-                let Some(sending) = self.intents.get_mut(uid).filter(|sending| sending.stage == Stage::Sent) else { return };
+                let Some(sending) = self.intents.get_mut(uid).filter(|sending| sending.stage == Stage::Sent) else {
+                    return;
+                };
                 // After a conflict the pod may well be released, by a copy whose answer was lost: only seeing the pod
                 // at a later version settles it. After a refusal an earlier copy may still be under way.
                 let again = failure == Failure::Lost && sending.sends < MAX_SENDS;
@@ -225,8 +234,12 @@ impl State {
     }
 
     fn send_due(&mut self, requests: &mut Vec<Request>) {
-        let due: Vec<Uid> =
-            self.intents.iter().filter(|(uid, s)| s.stage == Stage::Due && self.is_open(uid)).map(|(uid, _)| uid.clone()).collect();
+        let due: Vec<Uid> = self
+            .intents
+            .iter()
+            .filter(|(uid, s)| s.stage == Stage::Due && self.is_open(uid))
+            .map(|(uid, _)| uid.clone())
+            .collect();
         for uid in due {
             self.send(&uid, requests);
         }

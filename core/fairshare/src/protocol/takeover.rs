@@ -75,7 +75,7 @@ impl State {
         }
     }
 
-    pub(super) fn listed(&mut self, list: PodList, rules: &Rules, requests: &mut Vec<Request>) {
+    pub(super) fn listed(&mut self, list: &PodList, rules: &Rules, requests: &mut Vec<Request>) {
         let there: BTreeSet<_> = list.pods.iter().map(|(uid, _)| uid.clone()).collect();
         self.pods.retain(|uid, view| view.version > list.version || there.contains(uid));
         self.listed = 0;
@@ -95,8 +95,12 @@ impl State {
         self.phase = Phase::Ready;
         self.trouble = None;
         self.gone.clear();
-        let gated: Vec<_> =
-            self.intents.keys().filter(|uid| self.pods.get(*uid).is_some_and(|v| v.standing == Standing::Gated)).cloned().collect();
+        let gated: Vec<_> = self
+            .intents
+            .keys()
+            .filter(|uid| self.pods.get(*uid).is_some_and(|v| v.standing == Standing::Gated))
+            .cloned()
+            .collect();
         for uid in gated {
             if rules.guarded_resend {
                 if let Some(sending) = self.intents.get_mut(&uid) {
