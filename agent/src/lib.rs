@@ -1,1 +1,23 @@
-//! The node agent: publishes NodeTopology, creates NodePlacement.
+//! The node agent: publishes the machine of its node as NodeTopology, creates the node's NodePlacement, and says in its
+//! status whether the reservations agree with the machine.
+//!
+//! ```text
+//! hwloc + sysfs, or a synthetic text ─► machine ─► spec ─► server-side apply of NodeTopology
+//! watch of the own NodePlacement ─► judge ─► status (condition Consistent, pods, CPUs)
+//! ```
+//!
+//! Both objects are owned by the Node's UID. A Node that was deleted and came back is another: the garbage collector
+//! deletes the objects of the earlier one, and the agent creates them anew. So it needs no right to delete.
+pub mod agent;
+pub mod args;
+pub mod judge;
+pub mod machine;
+pub mod metrics;
+pub mod objects;
+mod run;
+mod seen;
+pub mod spec;
+mod trouble;
+
+pub use run::{RunError, run};
+pub use seen::Seen;

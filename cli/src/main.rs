@@ -1,2 +1,8 @@
-//! kubectl fairlead: explain, top, drain.
-fn main() {}
+//! kubectl fairlead: parses arguments, runs, turns the outcome into an exit status.
+use clap::Parser;
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    fairlead_cli::run(fairlead_cli::Args::parse()).await
+}

@@ -1,1 +1,43 @@
 //! Kubernetes facts in, immutable snapshot out.
+//!
+//! A binary turns what its watches say into [`Event`]s, hands them to the one [`Model`] it owns, and gives everybody else
+//! the [`Snapshot`]s. A snapshot never changes and depends on the facts alone: a relist gives the same one as the events
+//! that led there, in whatever order they came (I7). Deciding with it ([`Snapshot::judge`], [`Snapshot::choose`],
+//! [`Snapshot::backstop`]) changes nothing (I3).
+//!
+//! # Who is counted where
+//! - A namespace is a tenant's if a TenantQuota names it: the oldest one, then the first by name. Labels say what we
+//!   wrote; they never decide. kube-system, kube-public, kube-node-lease and our own namespace belong to nobody.
+//! - A pod in a tenant's namespace is *waiting* while it has the gate `fairlead.dev/quota`, and *released* (it counts)
+//!   from then on until its phase is Succeeded or Failed or it is gone; a pod being deleted still counts.
+//! - Every other pod is unmanaged: it takes away from what is shared, on the node it is bound to.
+mod claims;
+mod event;
+mod explain;
+mod fields;
+mod judge;
+mod model;
+mod node;
+mod pod;
+mod pod_table;
+mod reservations;
+mod snapshot;
+mod tenant;
+mod topology;
+
+pub mod request;
+
+pub use claims::{Conflict, ConflictKind};
+pub use event::{Change, Event};
+pub use explain::{Detail, NumaDetail};
+pub use fairlead_fairshare::ResourceVector;
+pub use fairlead_placement::Reason;
+pub use fairlead_topology::{Choice, CpuRequest, Score};
+pub use model::Model;
+pub use node::{Distrust, NodeView, PlacementView};
+pub use pod::{Owner, PodView, PodWish, pod_facts};
+pub use pod_table::PodTable;
+pub use reservations::{annotation_of, from_wire, to_wire};
+pub use snapshot::{LabelChange, NamespaceView, Snapshot};
+pub use tenant::TenantView;
+pub use topology::{TopologyError, description_of, machine_of};

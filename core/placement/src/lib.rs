@@ -1,1 +1,27 @@
 //! The life of a reservation: promise, bind, observe, release.
+//!
+//! Everything is a value: [`bind::step`] and [`reap::step`] take a state and an event and give a state and requests. Who
+//! drives them carries the requests out and brings the answers back; the exhaustive searches drive these very functions.
+//!
+//! # Why no CPU is promised twice, and no pod runs without its promise
+//! 1. A reservation is written or freed only by a patch that names the generation it was decided on: of two writers one
+//!    loses and decides anew. So two reservations never overlap.
+//! 2. A Binding names the pod's UID and the `resourceVersion` that was known *before* the reservation was written, and
+//!    every attempt writes: also one that finds a reservation of its pod there renews it (which raises the generation).
+//! 3. A reservation is freed when the live pod is gone, ended, being deleted unbound, or bound elsewhere: none of these can
+//!    be followed by a Binding to this node. For a pod that is merely unbound, the generation is read first, then the pod
+//!    is touched (which makes every Binding under way fail by rule 2), then the reservation is freed: an attempt that
+//!    read the pod after the touch also wrote after it, and either that write or the freeing loses by rule 1.
+mod facts;
+mod reason;
+mod reservation;
+mod wire;
+mod withdraw;
+
+pub mod bind;
+pub mod reap;
+
+pub use facts::{PlacementFacts, PlacementRead, PodFacts, PodRead};
+pub use reason::Reason;
+pub use reservation::{Held, PodRef, Reservation, ReservationFault};
+pub use wire::{BindError, BindOutcome, BindRequest, Event, PatchOutcome, Request, TouchOutcome, Withdrawal};

@@ -1,1 +1,40 @@
-//! Machines, CPU masks, choice of exact CPUs, scores.
+//! Machines, CPU masks, choice of exact CPUs and the score of that choice; pure, integers only.
+//!
+//! The path through the crate: a source (hwloc, sysfs, a NodeTopology object) fills a [`MachineDescription`],
+//! [`Machine::new`] checks it and gives every part a dense index, and [`choose`] names the exact CPUs a request
+//! would get there. [`FreeSummary`] holds what is free in a form that [`FreeSummary::evaluate`] reads in some
+//! tens of nanoseconds; it runs the same search as [`choose`] and so can never disagree with it.
+//!
+//! # The order of choices
+//! Of all ways to serve a request the least one is taken, compared by, in this order:
+//! 1. fewest NUMA nodes that give cores or memory,
+//! 2. least sum of the distances between them (both directions),
+//! 3. fewest L3 caches touched (the parts of one L3 in two NUMA nodes count as two; cores without L3 count as one
+//!    cache for each NUMA node),
+//! 4. fewest free cores left in those NUMA nodes,
+//! 5. fewest free cores left in those L3 caches,
+//! 6. lowest NUMA ids, then lowest L3 ids, then lowest cores (in the order NUMA node, L3, CPU id).
+//!
+//! The search is exact while the number of sets of NUMA nodes of one size stays within
+//! [`MAX_NUMA_SETS`]; that is always so with up to 16 NUMA nodes that own CPUs. Beyond, the fewest nodes are
+//! looked for greedily from every node as a start; what comes out is valid, but may not be the least.
+
+mod caches;
+mod choose;
+mod free;
+mod machine;
+mod mask;
+mod mask_text;
+mod rank;
+mod search;
+
+pub use choose::{Choice, NodeFree, Verdict, choose, evaluate};
+pub use free::{ContainerCpus, CpuRequest, FreeSummary, NoFit};
+pub use machine::{
+    CacheDescription, CoreDescription, Field, LOCAL_DISTANCE, MAX_CPUS, Machine, MachineDescription, MachineError,
+    NumaDescription, NumaDistance, PackageDescription, REMOTE_DISTANCE,
+};
+pub use mask::CpuMask;
+pub use mask_text::CpuListError;
+pub use rank::{Rank, Score};
+pub use search::MAX_NUMA_SETS;

@@ -1,0 +1,287 @@
+//! The agent's one loop: look at the machine, publish what changed, keep a NodePlacement there, judge its reservations.
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_crds::conditions::merge;
+use fairlead_crds::{NodePlacement, NodePlacementStatus, NodeTopology};
+use fairlead_runtime::{ApiError, Backoff, Pulse, ReadinessHandle};
+use fairlead_topology::{Machine, MachineError as Contradiction};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::Resource;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::judge::judge;
+use crate::machine::{MachineReader, Reading};
+use crate::metrics::AgentMetrics;
+use crate::objects::{Objects, owned_by};
+use crate::seen::{Seen, Slot};
+use crate::trouble::TurnError;
+
+/// A burst of reservations is judged once.
+const STATUS_DEBOUNCE: Duration = Duration::from_secs(1);
+/// Somebody who keeps changing our object is answered no faster than this.
+const REPUBLISH_PAUSE: Duration = Duration::from_secs(1);
+/// The loop beats at least this often.
+const BEAT: Duration = Duration::from_secs(5);
+/// A loop that is silent for this long is stuck: a turn makes four calls at most.
+pub const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// What the loop is given.
+pub struct Setup {
+    /// Reads the machine.
+    pub reader: MachineReader,
+    /// Time between two looks at the machine.
+    pub refresh: Duration,
+    /// The node's objects.
+    pub objects: Objects,
+    /// The counters.
+    pub metrics: AgentMetrics,
+    /// Released when machine and NodePlacement are there.
+    pub ready: ReadinessHandle,
+    /// Beaten by the loop.
+    pub pulse: Pulse,
+    /// Decides the jitter of the pauses.
+    pub seed: u64,
+    /// What `/debug/dump` shows; kept by the loop.
+    pub shown: Arc<Mutex<Value>>,
+}
+
+struct Looked {
+    reading: Reading,
+    machine: Result<Machine, Contradiction>,
+}
+
+/// The loop's state.
+pub struct Agent {
+    setup: Setup,
+    backoff: Backoff,
+    looked: Option<Looked>,
+    node_uid: Option<String>,
+    topology: Slot<NodeTopology>,
+    placement: Slot<NodePlacement>,
+    look_at: Instant,
+    turn_at: Instant,
+    status_at: Option<Instant>,
+}
+
+impl Agent {
+    /// An agent that has not looked yet.
+    #[must_use]
+    pub fn new(setup: Setup) -> Self {
+        let now = Instant::now();
+        Self {
+            backoff: Backoff::new(setup.seed),
+            setup,
+            looked: None,
+            node_uid: None,
+            topology: Slot::new(),
+            placement: Slot::new(),
+            look_at: now,
+            turn_at: now,
+            status_at: None,
+        }
+    }
+
+    /// Runs until `shutdown`.
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<Seen>, shutdown: CancellationToken) {
+        loop {
+            self.setup.pulse.beat();
+            let next = self.next_turn();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                seen = inbox.recv() => match seen {
+                    Some(seen) => self.see(seen),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(next) => {}
+            }
+            // A turn is not broken off: each call of it has its own limit.
+            self.turn_if_due().await;
+            self.show();
+        }
+    }
+
+    fn next_turn(&self) -> Instant {
+        let beat = Instant::now() + BEAT;
+        let work = if self.listed() { self.turn_at } else { beat };
+        beat.min(work).min(self.status_at.unwrap_or(beat))
+    }
+
+    fn listed(&self) -> bool {
+        self.topology.listed && self.placement.listed
+    }
+
+    fn see(&mut self, seen: Seen) {
+        let missing = match seen {
+            Seen::Topology(event) => self.topology.take(event),
+            Seen::Placement(event) => {
+                self.status_at.get_or_insert(Instant::now() + STATUS_DEBOUNCE);
+                self.placement.take(event)
+            }
+        };
+        if missing {
+            // Gone with its Node, perhaps: another Node may have the name by now.
+            self.node_uid = None;
+        }
+        if missing || !self.published() {
+            self.turn_at = self.turn_at.min(Instant::now() + REPUBLISH_PAUSE);
+        }
+    }
+
+    fn published(&self) -> bool {
+        let (Some(looked), Some(uid)) = (&self.looked, &self.node_uid) else { return false };
+        self.topology.object.as_ref().is_some_and(|seen| seen.spec == looked.reading.spec && owned_by(seen.meta(), uid))
+            && self.placement.object.as_ref().is_some_and(|seen| owned_by(seen.meta(), uid))
+    }
+
+    async fn turn_if_due(&mut self) {
+        let now = Instant::now();
+        if self.listed() && now >= self.turn_at {
+            match self.publish(now).await {
+                Ok(()) => {
+                    self.backoff.reset();
+                    self.setup.ready.ready();
+                    self.turn_at = self.look_at;
+                }
+                Err(error) => self.failed(&error, now),
+            }
+        }
+        if self.status_at.is_some_and(|at| now >= at) {
+            self.status_at = None;
+            if let Err(error) = self.write_status().await {
+                self.status_at = Some(Instant::now() + STATUS_DEBOUNCE);
+                self.note(&error.into());
+            }
+        }
+    }
+
+    fn failed(&mut self, error: &TurnError, now: Instant) {
+        self.note(error);
+        self.turn_at = now + self.backoff.next_delay();
+    }
+
+    fn note(&self, error: &TurnError) {
+        self.setup.metrics.failed(error.operation());
+        tracing::warn!(error = %error.chain(), "Trying again");
+    }
+
+    async fn publish(&mut self, now: Instant) -> Result<(), TurnError> {
+        if self.looked.is_none() || now >= self.look_at {
+            self.look().await?;
+            self.look_at = now + self.setup.refresh;
+        }
+        let Some(looked) = &self.looked else { return Ok(()) };
+        let uid = match &self.node_uid {
+            Some(uid) => uid.clone(),
+            None => {
+                let missing = || TurnError::NoNode(self.setup.reader.node_name.clone());
+                self.setup.objects.node_uid().await?.ok_or_else(missing)?
+            }
+        };
+        self.node_uid = Some(uid.clone());
+        let spec = &looked.reading.spec;
+        let seen = self.topology.object.as_ref();
+        if !seen.is_some_and(|seen| seen.spec == *spec && owned_by(seen.meta(), &uid)) {
+            let applied = self.setup.objects.apply_topology(&uid, spec).await?;
+            self.setup.metrics.topology_writes.inc();
+            tracing::info!(cores = spec.cores.len(), numa_nodes = spec.numa_nodes.len(), "Published the NodeTopology");
+            self.topology.object = Some(applied);
+        }
+        self.ensure_placement(&uid).await
+    }
+
+    async fn ensure_placement(&mut self, uid: &str) -> Result<(), TurnError> {
+        match &self.placement.object {
+            Some(seen) if owned_by(seen.meta(), uid) => Ok(()),
+            Some(_) => {
+                // The next turn reads the Node again: ours may be the UID that is old.
+                self.node_uid = None;
+                Err(TurnError::EarlierNode)
+            }
+            None => {
+                if let Some(created) = self.setup.objects.create_placement(uid).await? {
+                    self.setup.metrics.placements_created.inc();
+                    tracing::info!("Created the NodePlacement");
+                    self.placement.object = Some(created);
+                    self.status_at.get_or_insert(Instant::now());
+                }
+                Ok(())
+            }
+        }
+    }
+
+    async fn look(&mut self) -> Result<(), TurnError> {
+        let reader = self.setup.reader.clone();
+        let reading = tokio::task::spawn_blocking(move || reader.read()).await.map_err(TurnError::Reader)??;
+        if self.looked.as_ref().is_some_and(|before| before.reading == reading) {
+            return Ok(());
+        }
+        for gap in &reading.gaps {
+            tracing::info!(gap = %gap, "The machine does not tell everything");
+        }
+        let machine = Machine::new(&reading.description);
+        if let Err(error) = &machine {
+            tracing::warn!(error = %error, "The machine's description is contradictory; it is published and not trusted");
+        }
+        let cpus = machine.as_ref().map_or(0, |machine| i64::from(machine.cpus().len()));
+        self.setup.metrics.cpus.set(cpus);
+        self.setup.metrics.disagreements.set(i64::try_from(reading.spec.disagreements.len()).unwrap_or(i64::MAX));
+        self.looked = Some(Looked { reading, machine });
+        self.status_at.get_or_insert(Instant::now());
+        Ok(())
+    }
+
+    async fn write_status(&mut self) -> Result<(), ApiError> {
+        let Some(wanted) = self.wanted_status() else { return Ok(()) };
+        let Some(placement) = &self.placement.object else { return Ok(()) };
+        let Some(uid) = placement.metadata.uid.clone() else { return Ok(()) };
+        if placement.status.as_ref() == Some(&wanted) {
+            return Ok(());
+        }
+        match self.setup.objects.write_status(&uid, &wanted).await {
+            Ok(written) => {
+                self.setup.metrics.status_writes.inc();
+                self.placement.object = Some(written);
+                Ok(())
+            }
+            // Deleted, or another of the name: the watch tells.
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn wanted_status(&self) -> Option<NodePlacementStatus> {
+        let (looked, placement) = (self.looked.as_ref()?, self.placement.object.as_ref()?);
+        let judgement = judge(&looked.machine, &placement.spec);
+        let metrics = &self.setup.metrics;
+        metrics.reservations.set(i64::from(judgement.pods));
+        metrics.reserved_cpus.set(i64::from(judgement.reserved_cpus));
+        metrics.consistent.set(i64::from(judgement.consistent.status == Some(true)));
+        let current = placement.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+        let generation = placement.metadata.generation;
+        let conditions = merge(current, &[judgement.consistent], generation, &Time(Timestamp::now()));
+        Some(NodePlacementStatus {
+            observed_generation: generation,
+            pods: judgement.pods,
+            reserved_cpus: judgement.reserved_cpus,
+            conditions,
+        })
+    }
+
+    fn show(&self) {
+        *self.setup.shown.lock() = json!({
+            "node": self.setup.reader.node_name,
+            "nodeUID": self.node_uid,
+            "machine": self.looked.as_ref().map(|looked| &looked.reading.spec),
+            "contradiction": self.looked.as_ref().and_then(|looked| looked.machine.as_ref().err()).map(ToString::to_string),
+            "placement": self.placement.object.as_ref().map(|seen| &seen.spec),
+            "placementStatus": self.placement.object.as_ref().and_then(|seen| seen.status.as_ref()),
+        });
+    }
+}

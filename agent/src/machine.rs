@@ -1,0 +1,152 @@
+//! Which machine the node is: a simulated one by file, else the one the process runs on.
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use fairlead_crds::NodeTopologySpec;
+use fairlead_discovery::{CrossCheck, DiscoveryError, Gap, HwlocSource, SysfsSource, TopologySource};
+use fairlead_topology::MachineDescription;
+
+use crate::spec::{live_spec, synthetic_spec};
+
+/// A description is a line; anything longer is the wrong file.
+const DESCRIPTION_BYTES_MAX: u64 = 64 * 1024;
+
+/// Where the machine is read.
+#[derive(Debug, Clone)]
+pub struct MachineReader {
+    /// The node.
+    pub node_name: String,
+    /// Folder of simulated machines.
+    pub machine_dir: Option<PathBuf>,
+    /// Where sysfs is mounted.
+    pub sysfs_root: PathBuf,
+}
+
+/// A machine read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// As it is published.
+    pub spec: NodeTopologySpec,
+    /// As it was read, unchecked.
+    pub description: MachineDescription,
+    /// What a source could not tell, and what was assumed for it.
+    pub gaps: Vec<Gap>,
+}
+
+/// Why there is no reading.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The file of a simulated machine cannot be read.
+    #[error("failed to read the simulated machine {}", path.display())]
+    Description {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is far too long to be one.
+    #[error("{} has {bytes} bytes: a description has at most {DESCRIPTION_BYTES_MAX}", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+    },
+    /// hwloc or sysfs does not describe the machine.
+    #[error("failed to read the machine by {source_name}")]
+    Discovery {
+        /// hwloc or sysfs.
+        source_name: &'static str,
+        /// Why.
+        #[source]
+        source: DiscoveryError,
+    },
+}
+
+impl MachineReader {
+    /// Reads the machine anew. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// One variant per step; see [`MachineError`].
+    pub fn read(&self) -> Result<Reading, MachineError> {
+        match self.simulated()? {
+            Some(text) => {
+                let found = describe("hwloc", &HwlocSource::synthetic(text.trim()))?;
+                let spec = synthetic_spec(&found.description);
+                Ok(Reading { spec, description: found.description, gaps: found.gaps })
+            }
+            None => {
+                let hwloc = describe("hwloc", &HwlocSource::native())?;
+                let sysfs = describe("sysfs", &SysfsSource::new(&self.sysfs_root))?;
+                let check = CrossCheck::of(&hwloc, &sysfs);
+                let spec = live_spec(&hwloc.description, &check.disagreements);
+                Ok(Reading { spec, description: hwloc.description, gaps: hwloc.gaps })
+            }
+        }
+    }
+
+    fn simulated(&self) -> Result<Option<String>, MachineError> {
+        let Some(dir) = &self.machine_dir else { return Ok(None) };
+        let path = dir.join(&self.node_name);
+        let failed = |source| MachineError::Description { path: path.clone(), source };
+        match file_bytes(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+            Ok(bytes) if bytes > DESCRIPTION_BYTES_MAX => Err(MachineError::TooLong { path, bytes }),
+            Ok(_) => std::fs::read_to_string(&path).map(Some).map_err(failed),
+        }
+    }
+}
+
+fn file_bytes(path: &Path) -> std::io::Result<u64> {
+    std::fs::metadata(path).map(|meta| meta.len())
+}
+
+fn describe(
+    source_name: &'static str,
+    source: &dyn TopologySource,
+) -> Result<fairlead_discovery::Discovered, MachineError> {
+    source.describe().map_err(|source| MachineError::Discovery { source_name, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairlead_crds::node_topology::TopologySource as Source;
+
+    fn reader(dir: &Path) -> MachineReader {
+        MachineReader { node_name: "n1".into(), machine_dir: Some(dir.to_owned()), sysfs_root: PathBuf::from("/sys") }
+    }
+
+    #[test]
+    fn a_file_named_as_the_node_is_its_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("n1"), "pack:2 [numa(memory=64GB)] l3:2 core:4 pu:2\n").unwrap();
+        let spec = reader(dir.path()).read().unwrap().spec;
+        assert_eq!(spec.source, Source::Synthetic);
+        assert_eq!((spec.packages.len(), spec.numa_nodes.len(), spec.l3_caches.len(), spec.cores.len()), (2, 2, 4, 16));
+        assert_eq!(spec.packages[0].cpus, "0-15");
+        assert_eq!(spec.numa_nodes[0].memory_bytes, 64_000_000_000);
+        assert!(spec.disagreements.is_empty());
+    }
+
+    #[test]
+    fn a_bad_description_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("n1"), "pack:two").unwrap();
+        let error = reader(dir.path()).read().unwrap_err();
+        let chain = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+        assert!(chain.contains("pack:two"), "{chain}");
+        std::fs::write(dir.path().join("n1"), vec![b'x'; 70_000]).unwrap();
+        assert!(matches!(reader(dir.path()).read(), Err(MachineError::TooLong { bytes: 70_000, .. })));
+    }
+
+    #[test]
+    fn without_a_file_it_is_the_machine_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let reading = reader(dir.path()).read().unwrap();
+        assert_eq!(reading.spec.source, Source::Hwloc);
+        assert!(!reading.spec.cores.is_empty());
+    }
+}

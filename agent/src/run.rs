@@ -1,0 +1,108 @@
+//! Wiring: client, watches, loop, admin port, and the order in which they end.
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_crds::{NodePlacement, NodeTopology};
+use fairlead_runtime::admin::AdminError;
+use fairlead_runtime::{
+    Admin, ClientError, DebugDump, DeserializeGuard, Ending, Heartbeat, PumpConfig, Readiness, Shutdown, ShutdownError,
+    client, pump, seed,
+};
+use kube::Api;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{Agent, SILENCE_MAX, Setup};
+use crate::args::Args;
+use crate::machine::MachineReader;
+use crate::metrics;
+use crate::objects::Objects;
+use crate::seen::Seen;
+
+/// Events of two objects: more than a handful never wait.
+const QUEUE_EVENTS: usize = 64;
+/// The loop may be in the middle of its calls.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Why the agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Signals cannot be heard.
+    #[error(transparent)]
+    Shutdown(#[from] ShutdownError),
+    /// No client.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// No admin port.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}
+
+/// Runs the agent until a signal.
+///
+/// # Errors
+/// It could not start; once it runs, every trouble is logged, counted and tried again.
+pub async fn run(args: Args) -> Result<(), RunError> {
+    let shutdown = Shutdown::install()?;
+    let client = client(&args.client, "agent").await?;
+    let (page, counters) = metrics::page();
+    let readiness = Readiness::new(shutdown.token());
+    let heartbeat = Heartbeat::new();
+    let shown = Arc::new(Mutex::new(Value::Null));
+    let seed = seed::fresh();
+
+    let (sender, inbox) = mpsc::channel(QUEUE_EVENTS);
+    let own = format!("metadata.name={}", args.node_name);
+    let topologies: Api<DeserializeGuard<NodeTopology>> = Api::all(client.clone());
+    let placements: Api<DeserializeGuard<NodePlacement>> = Api::all(client.clone());
+    let config = |source| PumpConfig::new(source, seed).fields(own.clone()).metrics(&counters.pumps);
+    let listed = |source: &str| readiness.register(format!("list {source}"));
+    let pumps = [
+        pump::spawn(
+            topologies,
+            config("nodetopologies"),
+            listed("nodetopologies"),
+            sender.clone(),
+            Seen::Topology,
+            shutdown.token(),
+        ),
+        pump::spawn(
+            placements,
+            config("nodeplacements"),
+            listed("nodeplacements"),
+            sender,
+            Seen::Placement,
+            shutdown.token(),
+        ),
+    ];
+    let setup = Setup {
+        objects: Objects::new(&client, &args.node_name),
+        refresh: Duration::from_secs(args.refresh_seconds),
+        metrics: counters.clone(),
+        ready: readiness.register("publish the machine"),
+        pulse: heartbeat.register("agent", SILENCE_MAX),
+        seed,
+        shown: shown.clone(),
+        reader: MachineReader { node_name: args.node_name, machine_dir: args.machine_dir, sysfs_root: args.sysfs_root },
+    };
+
+    // Cancelled last, so that the probes are answered while the loop ends.
+    let closed = CancellationToken::new();
+    let dump = DebugDump { client, dump: Arc::new(move || shown.lock().clone()) };
+    let admin = Admin { readiness, metrics: page, heartbeat, dump: Some(dump) };
+    let admin = admin.serve(args.admin.admin_address, closed.clone()).await?;
+    let work = Box::pin(async {
+        Agent::new(setup).run(inbox, shutdown.token()).await;
+        for pump in pumps {
+            drop(pump.await);
+        }
+    });
+    if shutdown.run_until(GRACE, work).await == Ending::Overran {
+        tracing::warn!("Ended in the middle of a call");
+    }
+    closed.cancel();
+    drop(admin.task.await);
+    Ok(())
+}

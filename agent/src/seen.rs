@@ -1,0 +1,36 @@
+//! The node's own objects as the watches show them.
+use fairlead_crds::{NodePlacement, NodeTopology};
+use fairlead_runtime::WatchEvent;
+
+/// What the watches of the node's own objects saw.
+#[derive(Debug, Clone)]
+pub enum Seen {
+    /// Its NodeTopology.
+    Topology(WatchEvent<NodeTopology>),
+    /// Its NodePlacement.
+    Placement(WatchEvent<NodePlacement>),
+}
+
+/// The node's own object of one kind, as the watch shows it.
+pub(crate) struct Slot<K> {
+    /// Whether a list came.
+    pub(crate) listed: bool,
+    /// The object, if there is one.
+    pub(crate) object: Option<K>,
+}
+
+impl<K> Slot<K> {
+    pub(crate) const fn new() -> Self {
+        Self { listed: false, object: None }
+    }
+
+    /// Takes an event in; true if the object is missing now.
+    pub(crate) fn take(&mut self, event: WatchEvent<K>) -> bool {
+        match event {
+            WatchEvent::Reset(mut objects) => (self.listed, self.object) = (true, objects.pop()),
+            WatchEvent::Apply(object) => self.object = Some(object),
+            WatchEvent::Delete(_) => self.object = None,
+        }
+        self.object.is_none()
+    }
+}

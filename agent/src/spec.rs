@@ -1,0 +1,143 @@
+//! From a machine description to the NodeTopology that is published.
+use fairlead_crds::NodeTopologySpec;
+use fairlead_crds::node_topology::{CpuGroup, Disagreement, Distance, L3Cache, NumaNode, TopologySource};
+use fairlead_discovery::Disagreement as Found;
+use fairlead_topology::{CpuMask, MachineDescription};
+
+/// Bounds of the kind's schema.
+const DISAGREEMENTS_MAX: usize = 64;
+const FIELD_CHARS_MAX: usize = 256;
+const VALUE_CHARS_MAX: usize = 1024;
+
+/// The NodeTopology of a simulated machine.
+#[must_use]
+pub fn synthetic_spec(machine: &MachineDescription) -> NodeTopologySpec {
+    spec(machine, TopologySource::Synthetic, &[])
+}
+
+/// The NodeTopology of the machine itself, with what hwloc and sysfs tell differently.
+#[must_use]
+pub fn live_spec(machine: &MachineDescription, disagreements: &[Found]) -> NodeTopologySpec {
+    spec(machine, TopologySource::Hwloc, disagreements)
+}
+
+fn spec(machine: &MachineDescription, source: TopologySource, disagreements: &[Found]) -> NodeTopologySpec {
+    NodeTopologySpec {
+        source,
+        packages: sorted(machine.packages.iter().map(|package| group(package.id, &package.cpus))),
+        numa_nodes: numa_nodes(machine),
+        l3_caches: l3_caches(machine),
+        cores: sorted(machine.cores.iter().map(|core| group(core.id, &core.cpus))),
+        disagreements: disagreements.iter().take(DISAGREEMENTS_MAX).map(disagreement).collect(),
+    }
+}
+
+fn group(id: u32, cpus: &CpuMask) -> CpuGroup {
+    CpuGroup { id: i64::from(id), cpus: cpus.to_string() }
+}
+
+/// Lists are published in the order of their ids, so that a source that lists the same machine in another order is no
+/// change.
+fn sorted(groups: impl Iterator<Item = CpuGroup>) -> Vec<CpuGroup> {
+    let mut groups: Vec<CpuGroup> = groups.collect();
+    groups.sort_by_key(|group| group.id);
+    groups
+}
+
+fn numa_nodes(machine: &MachineDescription) -> Vec<NumaNode> {
+    let mut nodes: Vec<NumaNode> = machine
+        .numa_nodes
+        .iter()
+        .map(|node| {
+            let distance =
+                |d: &fairlead_topology::NumaDistance| Distance { to: i64::from(d.to), value: i64::from(d.value) };
+            let mut distances: Vec<Distance> = node.distances.iter().map(distance).collect();
+            distances.sort_by_key(|distance| distance.to);
+            NumaNode {
+                id: i64::from(node.id),
+                cpus: node.cpus.to_string(),
+                memory_bytes: whole(node.memory_bytes),
+                distances,
+            }
+        })
+        .collect();
+    nodes.sort_by_key(|node| node.id);
+    nodes
+}
+
+fn l3_caches(machine: &MachineDescription) -> Vec<L3Cache> {
+    let mut caches: Vec<L3Cache> = machine
+        .l3_caches
+        .iter()
+        .map(|cache| L3Cache {
+            id: i64::from(cache.id),
+            cpus: cache.cpus.to_string(),
+            size_bytes: whole(cache.size_bytes),
+        })
+        .collect();
+    caches.sort_by_key(|cache| cache.id);
+    caches
+}
+
+fn whole(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+fn disagreement(found: &Found) -> Disagreement {
+    Disagreement {
+        field: shortened(&found.field, FIELD_CHARS_MAX),
+        hwloc: shortened(&found.hwloc, VALUE_CHARS_MAX),
+        sysfs: shortened(&found.sysfs, VALUE_CHARS_MAX),
+    }
+}
+
+fn shortened(text: &str, chars_max: usize) -> String {
+    text.chars().take(chars_max).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fairlead_topology::{CacheDescription, CoreDescription, NumaDescription, NumaDistance, PackageDescription};
+
+    fn mask(text: &str) -> CpuMask {
+        CpuMask::parse_list(text).unwrap()
+    }
+
+    fn numa(id: u32, cpus: &str) -> NumaDescription {
+        let distances = vec![NumaDistance { to: 4, value: 21 }, NumaDistance { to: 0, value: 10 }];
+        NumaDescription { id, cpus: mask(cpus), memory_bytes: 1 << 30, distances }
+    }
+
+    fn machine() -> MachineDescription {
+        MachineDescription {
+            packages: vec![PackageDescription { id: 0, cpus: mask("0-3") }],
+            numa_nodes: vec![numa(4, ""), numa(0, "0-3")],
+            l3_caches: vec![CacheDescription { id: 0, cpus: mask("0-3"), size_bytes: 1 << 20 }],
+            cores: vec![CoreDescription { id: 1, cpus: mask("1,3") }, CoreDescription { id: 0, cpus: mask("0,2") }],
+        }
+    }
+
+    #[test]
+    fn lists_are_ordered_by_id_whatever_the_source_does() {
+        let spec = synthetic_spec(&machine());
+        assert_eq!(spec.numa_nodes.iter().map(|node| node.id).collect::<Vec<_>>(), [0, 4]);
+        assert_eq!(spec.numa_nodes[0].distances[0], Distance { to: 0, value: 10 });
+        assert_eq!(spec.numa_nodes[1].cpus, "");
+        assert_eq!(spec.cores[0], CpuGroup { id: 0, cpus: "0,2".into() });
+        let mut turned = machine();
+        turned.cores.reverse();
+        turned.numa_nodes.reverse();
+        assert_eq!(synthetic_spec(&turned), spec);
+    }
+
+    #[test]
+    fn disagreements_are_kept_within_the_schema() {
+        let found = Found { field: "f".repeat(999), hwloc: "ü".repeat(2000), sysfs: String::new() };
+        let spec = live_spec(&machine(), &vec![found; 100]);
+        assert_eq!(spec.source, TopologySource::Hwloc);
+        assert_eq!(spec.disagreements.len(), 64);
+        assert_eq!(spec.disagreements[0].field.len(), 256);
+        assert_eq!(spec.disagreements[0].hwloc.chars().count(), 1024);
+    }
+}

@@ -1,0 +1,141 @@
+//! The command line.
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Fair shares and exact cores, explained.
+#[derive(Debug, clap::Parser)]
+#[command(name = "kubectl-fairlead", bin_name = "kubectl fairlead", version, max_term_width = 100)]
+pub struct Args {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which cluster.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct ClusterArgs {
+    /// Kubeconfig file; without it the variable KUBECONFIG, then ~/.kube/config, then the pod's own ServiceAccount
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; without it the current one
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Why: what Fairlead decided about an object, and what comes next
+    #[command(subcommand)]
+    Explain(Explain),
+    /// Who uses how much, who waits, what is free
+    Top(TopArgs),
+    /// Leave: admission off, gates removed, waiting pods given back to the default scheduler
+    Drain(DrainArgs),
+}
+
+/// What to explain.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum Explain {
+    /// Why the pod is where it is, or why it waits
+    Pod(ExplainPodArgs),
+}
+
+/// Which pod, and how to show it.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ExplainPodArgs {
+    /// Name of the pod
+    pub(crate) name: String,
+    /// Namespace; without it that of the context
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// Text for people, or everything as JSON
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+/// How a result is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For machines.
+    Json,
+}
+
+/// What to list.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TopArgs {
+    /// One list; without it all three
+    #[arg(value_enum)]
+    pub(crate) what: Option<TopList>,
+    /// Show it anew every two seconds until Ctrl-C
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+}
+
+/// Lists of `top`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum TopList {
+    /// Each tenant: what it uses, its limits, who waits.
+    Tenants,
+    /// Each node: cores held and free.
+    Nodes,
+    /// Each WorkerPool: backlog and replicas.
+    Pools,
+}
+
+/// How to drain.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DrainArgs {
+    /// Do it; without this flag only what would happen is printed
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Give up after this long: 90s, 5m
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// `90s`, `5m`, `1h`, or bare seconds; at least one second.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration: write 90s, 5m or 1h");
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 's')) => (&text[..at], 1),
+        Some((at, 'm')) => (&text[..at], 60),
+        Some((at, 'h')) => (&text[..at], 3600),
+        _ => (text, 1),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let seconds = number.checked_mul(unit).filter(|seconds| (1..=86_400).contains(seconds)).ok_or_else(wrong)?;
+    Ok(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{CommandFactory as _, Parser as _};
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
+        for wrong in ["", "s", "0s", "-1s", "1d", "25h", "99999999999999999999h", "ü"] {
+            assert!(duration(wrong).unwrap_err().contains("is no duration"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_hooks_command_line() {
+        let args = Args::parse_from(["kubectl-fairlead", "drain", "--yes", "--timeout=240s"]);
+        let Command::Drain(drain) = args.command else { panic!("not drain") };
+        assert!(drain.yes);
+        assert_eq!(drain.timeout, Duration::from_secs(240));
+    }
+}

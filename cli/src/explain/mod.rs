@@ -1,0 +1,61 @@
+//! `explain pod`: why it is where it is, or why it waits, and what comes next.
+#[cfg(test)]
+mod explain_test;
+mod judge;
+mod model;
+mod render;
+mod waiting;
+
+use crate::access::Access;
+use crate::args::{ExplainPodArgs, Output};
+use crate::error::CliError;
+use crate::gather::gather;
+use crate::say;
+use fairlead_crds::{TenantQuota, keys};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use model::{Inputs, explain};
+
+pub(crate) async fn pod(access: &Access, args: &ExplainPodArgs) -> Result<(), CliError> {
+    let namespace = args.namespace.as_deref().unwrap_or(&access.namespace);
+    let api: Api<Pod> = Api::namespaced(access.client.clone(), namespace);
+    let pod = access
+        .get(&api, &args.name, namespace)
+        .await?
+        .ok_or_else(|| CliError::NotFound { what: format!("pod {namespace}/{}", args.name) })?;
+    let gathered = Box::pin(gather(access)).await?;
+    let quota = match &gathered.snapshot {
+        Some(snapshot) => {
+            let tenant = snapshot.tenant_of_namespace(namespace);
+            gathered.quotas.into_iter().find(|quota| quota.metadata.name.as_deref() == tenant)
+        }
+        // Who sees only a part may still read the own TenantQuota; the label says which that is.
+        None => own_quota(access, &pod).await?,
+    };
+    let inputs = Inputs {
+        pod: &pod,
+        snapshot: gathered.snapshot.as_deref(),
+        quota: quota.as_ref(),
+        missing: gathered.missing,
+        now: jiff::Timestamp::now(),
+    };
+    let explanation = explain(&inputs);
+    match args.output {
+        Output::Json => {
+            let text = serde_json::to_string_pretty(&explanation)
+                .map_err(|source| CliError::Output { source: source.into() })?;
+            say(&text)
+        }
+        Output::Table => say(render::text(&explanation).trim_end()),
+    }
+}
+
+async fn own_quota(access: &Access, pod: &Pod) -> Result<Option<TenantQuota>, CliError> {
+    let Some(tenant) = pod.metadata.labels.as_ref().and_then(|labels| labels.get(keys::TENANT_LABEL)) else {
+        return Ok(None);
+    };
+    match access.get(&Api::<TenantQuota>::all(access.client.clone()), tenant, "").await {
+        Err(CliError::Forbidden { .. }) => Ok(None),
+        other => other,
+    }
+}

@@ -1,0 +1,51 @@
+//! kubectl fairlead: why a pod is where it is or why it waits (`explain`), who uses how much (`top`), and leaving
+//! Fairlead without leftovers (`drain`).
+//!
+//! Everything that is shown is computed from objects that the user may read, by the very functions that operator and
+//! extender decide with; no port of theirs is asked.
+mod access;
+mod amount;
+
+mod args;
+mod drain;
+mod error;
+mod explain;
+mod gather;
+mod table;
+mod top;
+
+pub use args::Args;
+pub use error::CliError;
+
+use access::Access;
+use args::{Command, Explain};
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Runs one command. Results go to stdout, errors to stderr with their causes; the status is 0 only on success.
+pub async fn run(args: Args) -> ExitCode {
+    match dispatch(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        // The reader has seen enough: `kubectl fairlead top | head`.
+        Err(CliError::Output { source }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to tell it to when stderr is gone.
+            let _ = writeln!(std::io::stderr(), "error: {}", error::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(args: Args) -> Result<(), CliError> {
+    let access = Access::new(&args.cluster).await?;
+    match args.command {
+        Command::Explain(Explain::Pod(pod)) => explain::pod(&access, &pod).await,
+        Command::Top(top) => top::run(&access, &top).await,
+        Command::Drain(drain) => drain::run(&access, &drain).await,
+    }
+}
+
+/// One line of the result.
+fn say(line: &str) -> Result<(), CliError> {
+    writeln!(std::io::stdout(), "{line}").map_err(|source| CliError::Output { source })
+}

@@ -1,0 +1,33 @@
+//! What the watches say.
+use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+
+/// A change of one kind of object.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "events are moved once, from the watch into the model")]
+pub enum Change<K> {
+    /// A list: these exist and no others.
+    Reset(Vec<K>),
+    /// This one was added or changed.
+    Apply(K),
+    /// This one is gone.
+    Delete(K),
+}
+
+/// A change of the cluster.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "events are moved once, from the watch into the model")]
+pub enum Event {
+    /// Nodes.
+    Nodes(Change<Node>),
+    /// Pods of all namespaces.
+    Pods(Change<Pod>),
+    /// TenantQuotas.
+    Quotas(Change<TenantQuota>),
+    /// NodeTopologies.
+    Topologies(Change<NodeTopology>),
+    /// NodePlacements. Also the object that a patch answered with: one that is older than what is known is ignored.
+    Placements(Change<NodePlacement>),
+    /// Namespaces.
+    Namespaces(Change<Namespace>),
+}

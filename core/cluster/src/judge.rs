@@ -1,0 +1,152 @@
+//! May this pod go to that node, how well does it fit, and which CPUs would it get: three questions, one computation.
+use crate::node::{NodeView, whole_cpus};
+use crate::pod::PodWish;
+use crate::snapshot::Snapshot;
+use crate::tenant::TenantView;
+use fairlead_fairshare::{ResourceVector, first_refusal};
+use fairlead_placement::Reason;
+use fairlead_topology::{Choice, CpuMask, CpuRequest, Machine, NoFit, NodeFree, Score, Verdict, choose, evaluate};
+
+/// What is free for one pod on a trusted node: what is free for all, and what the pod itself holds there already.
+pub(crate) struct FreeFor {
+    pub(crate) cpus: CpuMask,
+    pub(crate) memory_bytes: Vec<u64>,
+    pub(crate) shared_reserve: u32,
+}
+
+impl FreeFor {
+    pub(crate) fn as_node(&self) -> NodeFree<'_> {
+        NodeFree { cpus: &self.cpus, memory_free_bytes: &self.memory_bytes, shared_reserve: self.shared_reserve }
+    }
+}
+
+impl Snapshot {
+    /// Whether the pod fits the node, and how well: the extender's filter and prioritize. Allocates nothing, except for a
+    /// pod that holds CPUs on this very node from an earlier attempt. A pod without exclusive CPUs gets score 0: we have
+    /// no opinion.
+    ///
+    /// # Errors
+    /// The reason, if, and only if, [`Snapshot::choose`] gives the same.
+    pub fn judge(&self, node: u32, pod: &PodWish) -> Result<Score, Reason> {
+        let view = self.view(node)?;
+        let Some(wanted) = &pod.exclusive else { return view.admits_shared(pod).map(|()| Score(0)) };
+        let machine = view.trusted()?;
+        let Some(summary) = view.summary.as_ref().filter(|_| !view.is_loose(pod)) else {
+            let free = view.free_for(machine, pod);
+            return evaluate(machine, &free.as_node(), wanted).map_err(Reason::from);
+        };
+        let spare = view.spares_own_fraction(machine, pod, wanted);
+        match summary.evaluate(machine, wanted) {
+            Ok(score) if spare => Ok(score),
+            // The order in which the sums are looked at in the computation itself.
+            Ok(_) | Err(NoFit::NotEnoughMemory { .. }) if !spare => Err(Reason::SharedPoolTooSmall),
+            Ok(score) => Ok(score),
+            Err(no) => Err(Reason::from(no)),
+        }
+    }
+
+    /// The exact CPUs and memory the pod would get on the node now; nothing is reserved.
+    ///
+    /// # Errors
+    /// The reason, as [`Snapshot::judge`]; a pod without exclusive CPUs gets an empty choice.
+    pub fn choose(&self, node: u32, pod: &PodWish) -> Result<Choice, Reason> {
+        let view = self.view(node)?;
+        let Some(wanted) = &pod.exclusive else {
+            let nothing = Choice { containers: Vec::new(), cpus: CpuMask::new(), memory: Vec::new(), score: Score(0) };
+            return view.admits_shared(pod).map(|()| nothing);
+        };
+        let machine = view.trusted()?;
+        match choose(machine, &view.free_for(machine, pod).as_node(), wanted) {
+            Verdict::Fits(choice) => Ok(choice),
+            Verdict::DoesNotFit(no) => Err(Reason::from(no)),
+        }
+    }
+
+    /// Why the pod may go nowhere at all; asked once a pod, before its nodes. The gate is what enforces the limits: this
+    /// catches what came past it (created while the admission policy was not there).
+    #[must_use]
+    pub fn backstop(&self, pod: &PodWish) -> Option<Reason> {
+        if !self.synced {
+            return Some(Reason::NotSynced);
+        }
+        if pod.gated {
+            return Some(Reason::PodGated);
+        }
+        let tenant = self.tenant_in(&pod.id.namespace)?;
+        let over = !pod.released && first_refusal(&tenant.hard, &ahead_of(tenant, pod), &pod.request).is_some();
+        over.then_some(Reason::TenantOverHardLimit)
+    }
+
+    fn view(&self, node: u32) -> Result<&NodeView, Reason> {
+        if !self.synced {
+            return Err(Reason::NotSynced);
+        }
+        self.nodes.get(node as usize).map(|view| &**view).ok_or(Reason::NodeUnknown)
+    }
+}
+
+/// What a tenant uses before a pod that came past the gate: everything bound or released, and of the others that came
+/// past it the older ones. Were all counted, two of them could keep each other out for ever.
+fn ahead_of(tenant: &TenantView, pod: &PodWish) -> ResourceVector {
+    let mut used = ResourceVector::new();
+    for other in tenant.released.iter().filter(|other| other.id.uid != pod.id.uid) {
+        let older = (other.created_ms, &other.id.uid) < (pod.created_ms, &pod.id.uid);
+        if older || other.node.is_some() || other.released.is_some() {
+            crate::fields::add(&mut used, &other.request);
+        }
+    }
+    used
+}
+
+impl NodeView {
+    fn trusted(&self) -> Result<&Machine, Reason> {
+        match (&self.distrust, &self.machine) {
+            (Some(distrust), _) => Err(distrust.reason),
+            (None, Some(machine)) => Ok(machine),
+            (None, None) => Err(Reason::NoTopology),
+        }
+    }
+
+    fn is_loose(&self, pod: &PodWish) -> bool {
+        !pod.id.uid.is_empty() && self.loose.contains(&pod.id.uid)
+    }
+
+    /// CPUs that must stay in the shared pool when the pod's fraction is in it too.
+    fn shared_reserve_with(&self, pod: &PodWish) -> u32 {
+        self.system_reserve.saturating_add(whole_cpus(self.shared_milli.saturating_add(pod.shared_milli)))
+    }
+
+    /// Whether the pool has room for a pod that runs in it wholly. On a node that is not trusted nothing is promised, and
+    /// kube-scheduler's own count of the node holds.
+    fn admits_shared(&self, pod: &PodWish) -> Result<(), Reason> {
+        let room = self.distrust.is_some() || pod.shared_milli == 0 || self.shared_reserve_with(pod) <= self.free_len;
+        if room { Ok(()) } else { Err(Reason::SharedPoolTooSmall) }
+    }
+
+    /// Whether the pool has room for the fractions of a pod that also gets CPUs of its own.
+    fn spares_own_fraction(&self, machine: &Machine, pod: &PodWish, wanted: &CpuRequest) -> bool {
+        let width = machine.smt_width();
+        let needed = wanted.cores(width).saturating_mul(u64::from(width));
+        pod.shared_milli == 0
+            || needed.saturating_add(u64::from(self.shared_reserve_with(pod))) <= u64::from(self.free_len)
+    }
+
+    pub(crate) fn free_for(&self, machine: &Machine, pod: &PodWish) -> FreeFor {
+        let mut free = FreeFor {
+            cpus: self.free.clone(),
+            memory_bytes: self.memory_free_bytes.clone(),
+            shared_reserve: self.shared_reserve_with(pod),
+        };
+        if self.is_loose(pod)
+            && let Some(own) = self.held_by(&pod.id.uid)
+        {
+            free.cpus.union_with(&own.cpus);
+            for (numa_node, bytes) in &own.memory {
+                if let Some(left) = machine.numa_index(*numa_node).and_then(|i| free.memory_bytes.get_mut(i)) {
+                    *left = left.saturating_add(*bytes);
+                }
+            }
+        }
+        free
+    }
+}

@@ -1,0 +1,266 @@
+//! Events into the model: for each kind the same three cases, and what each touches.
+use super::Model;
+use crate::event::{Change, Event};
+use crate::node::{NodeFacts, PlacementEntry, TopologyFacts};
+use crate::pod::PodView;
+use crate::snapshot::NamespaceView;
+use crate::tenant::QuotaFacts;
+use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota, keys};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+impl Model {
+    /// Takes a change in. Changes of different objects may come in any order; those of one object in the order of its
+    /// watch.
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Nodes(change) => self.apply_nodes(change),
+            Event::Pods(change) => self.apply_pods(change),
+            Event::Quotas(change) => self.apply_quotas(change),
+            Event::Topologies(change) => self.apply_topologies(change),
+            Event::Placements(change) => self.apply_placements(change),
+            Event::Namespaces(change) => self.apply_namespaces(change),
+        }
+    }
+
+    fn apply_nodes(&mut self, change: Change<Node>) {
+        match change {
+            Change::Reset(all) => {
+                self.listed.nodes = true;
+                self.dirty.any = true;
+                for gone in absent(&self.nodes, all.iter().map(|node| &node.metadata)) {
+                    self.set_node(&gone, None);
+                }
+                all.iter().for_each(|node| self.set_node(name_of(&node.metadata), Some(NodeFacts::of(node))));
+            }
+            Change::Apply(node) => self.set_node(name_of(&node.metadata), Some(NodeFacts::of(&node))),
+            Change::Delete(node) => self.set_node(name_of(&node.metadata), None),
+        }
+    }
+
+    fn set_node(&mut self, name: &str, facts: Option<NodeFacts>) {
+        let existed = self.nodes.contains_key(name);
+        self.dirty.node_names |= existed != facts.is_some();
+        if put(&mut self.nodes, name, facts) {
+            self.touch_node(name);
+        }
+    }
+
+    fn apply_topologies(&mut self, change: Change<NodeTopology>) {
+        match change {
+            Change::Reset(all) => {
+                self.listed.topologies = true;
+                self.dirty.any = true;
+                for gone in absent(&self.topologies, all.iter().map(|topology| &topology.metadata)) {
+                    self.set_topology(&gone, None);
+                }
+                all.iter().for_each(|t| self.set_topology(name_of(&t.metadata), Some(TopologyFacts::of(t))));
+            }
+            Change::Apply(topology) => {
+                self.set_topology(name_of(&topology.metadata), Some(TopologyFacts::of(&topology)))
+            }
+            Change::Delete(topology) => self.set_topology(name_of(&topology.metadata), None),
+        }
+    }
+
+    fn set_topology(&mut self, name: &str, facts: Option<TopologyFacts>) {
+        if put(&mut self.topologies, name, facts) {
+            self.touch_node(name);
+        }
+    }
+
+    fn apply_placements(&mut self, change: Change<NodePlacement>) {
+        match change {
+            Change::Reset(all) => {
+                self.listed.placements = true;
+                self.dirty.any = true;
+                for gone in absent(&self.placements, all.iter().map(|placement| &placement.metadata)) {
+                    self.set_placement(&gone, None);
+                }
+                all.iter().for_each(|p| self.set_placement(name_of(&p.metadata), Some(PlacementEntry::of(p))));
+            }
+            Change::Apply(placement) => {
+                self.set_placement(name_of(&placement.metadata), Some(PlacementEntry::of(&placement)));
+            }
+            Change::Delete(placement) => {
+                // The deletion of a former object may be heard after the creation of the one that took its name.
+                let known = self.placements.get(name_of(&placement.metadata));
+                if known.is_some_and(|known| placement.metadata.uid.as_ref().is_none_or(|uid| *uid == known.uid)) {
+                    self.set_placement(name_of(&placement.metadata), None);
+                }
+            }
+        }
+    }
+
+    fn set_placement(&mut self, name: &str, entry: Option<PlacementEntry>) {
+        // A patch answers before the watch tells, so older states of the same object may follow newer ones.
+        let newest =
+            |known: &PlacementEntry, new: &PlacementEntry| known.uid != new.uid || known.generation <= new.generation;
+        if let (Some(known), Some(new)) = (self.placements.get(name), &entry)
+            && !newest(known, new)
+        {
+            return;
+        }
+        if put(&mut self.placements, name, entry) {
+            if let Some(placement) = self.placements.get(name) {
+                self.promises.retain(|uid, (node, _)| node != name || !placement.holds(uid));
+            }
+            self.touch_node(name);
+        }
+    }
+
+    fn apply_quotas(&mut self, change: Change<TenantQuota>) {
+        match change {
+            Change::Reset(all) => {
+                self.listed.quotas = true;
+                self.dirty.any = true;
+                for gone in absent(&self.quotas, all.iter().map(|quota| &quota.metadata)) {
+                    self.set_quota(&gone, None);
+                }
+                for quota in all {
+                    self.set_quota(&name_of(&quota.metadata).to_owned(), Some(QuotaFacts::of(quota)));
+                }
+            }
+            Change::Apply(quota) => self.set_quota(&name_of(&quota.metadata).to_owned(), Some(QuotaFacts::of(quota))),
+            Change::Delete(quota) => self.set_quota(name_of(&quota.metadata), None),
+        }
+    }
+
+    fn set_quota(&mut self, name: &str, facts: Option<QuotaFacts>) {
+        if put(&mut self.quotas, name, facts) {
+            self.dirty.any = true;
+            self.dirty.quotas = true;
+            self.dirty.tenants.insert(name.to_owned());
+        }
+    }
+
+    fn apply_namespaces(&mut self, change: Change<Namespace>) {
+        match change {
+            Change::Reset(all) => {
+                self.listed.namespaces = true;
+                self.dirty.any = true;
+                for gone in absent(&self.namespaces, all.iter().map(|namespace| &namespace.metadata)) {
+                    self.set_namespace(&gone, None);
+                }
+                all.iter().for_each(|n| self.set_namespace(name_of(&n.metadata), Some(namespace_view(&n.metadata))));
+            }
+            Change::Apply(n) => self.set_namespace(name_of(&n.metadata), Some(namespace_view(&n.metadata))),
+            Change::Delete(n) => self.set_namespace(name_of(&n.metadata), None),
+        }
+    }
+
+    fn set_namespace(&mut self, name: &str, view: Option<NamespaceView>) {
+        if self.namespaces.get(name) != view.as_ref() {
+            put(Arc::make_mut(&mut self.namespaces), name, view);
+            self.dirty.any = true;
+        }
+    }
+
+    fn apply_pods(&mut self, change: Change<Pod>) {
+        match change {
+            Change::Reset(all) => {
+                self.listed.pods = true;
+                self.dirty.any = true;
+                let listed: BTreeSet<&str> = all.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+                let known = self.pods.iter().map(|pod| &pod.id.uid);
+                let gone: Vec<String> = known.filter(|uid| !listed.contains(uid.as_str())).cloned().collect();
+                gone.iter().for_each(|uid| self.remove_pod(uid));
+                // A promise may be for a pod that was never heard of and is gone already.
+                let unheard = self.promises.keys().filter(|uid| !listed.contains(uid.as_str()));
+                let lost: Vec<String> = unheard.cloned().collect();
+                lost.iter().for_each(|uid| self.forget(uid));
+                all.iter().filter_map(PodView::of).for_each(|pod| self.set_pod(pod));
+            }
+            Change::Apply(pod) => {
+                if let Some(view) = PodView::of(&pod) {
+                    self.set_pod(view);
+                }
+            }
+            Change::Delete(pod) => self.remove_pod(pod.metadata.uid.as_deref().unwrap_or_default()),
+        }
+    }
+
+    fn set_pod(&mut self, pod: PodView) {
+        let uid = pod.id.uid.clone();
+        let former = self.pods.get(&uid).cloned();
+        if former.as_deref() == Some(&pod) {
+            return;
+        }
+        let elsewhere = |node: &String| pod.node.as_ref().is_some_and(|bound| bound != node);
+        if self.promises.get(&uid).is_some_and(|(node, _)| pod.terminal || elsewhere(node)) {
+            self.forget(&uid);
+        }
+        self.dirty.any = true;
+        self.touch_tenant_of(&pod.id.namespace);
+        if former.as_deref().is_none_or(|former| weight_on_node(former) != weight_on_node(&pod)) {
+            let nodes: Vec<String> =
+                former.iter().filter_map(|former| former.node.clone()).chain(pod.node.clone()).collect();
+            nodes.iter().for_each(|node| self.touch_node(node));
+        }
+        if let Some(node) = former.and_then(|former| former.node.clone()) {
+            unlist(&mut self.on_node, &node, &uid);
+        }
+        if let Some(node) = &pod.node {
+            self.on_node.entry(node.clone()).or_default().insert(uid.clone());
+        }
+        self.in_namespace.entry(pod.id.namespace.clone()).or_default().insert(uid);
+        self.pods.insert(Arc::new(pod));
+    }
+
+    fn remove_pod(&mut self, uid: &str) {
+        self.forget(uid);
+        let Some(pod) = self.pods.remove(uid) else { return };
+        self.dirty.any = true;
+        self.touch_tenant_of(&pod.id.namespace);
+        unlist(&mut self.in_namespace, &pod.id.namespace, uid);
+        if let Some(node) = &pod.node {
+            unlist(&mut self.on_node, node, uid);
+            self.touch_node(node);
+        }
+    }
+}
+
+/// The part of a pod that its node's view is made from.
+fn weight_on_node(pod: &PodView) -> (Option<&String>, bool, &crate::ResourceVector, Option<&crate::CpuRequest>) {
+    (pod.node.as_ref(), pod.terminal, &pod.request, pod.exclusive.as_ref())
+}
+
+fn name_of(meta: &ObjectMeta) -> &str {
+    meta.name.as_deref().unwrap_or_default()
+}
+
+fn namespace_view(meta: &ObjectMeta) -> NamespaceView {
+    NamespaceView {
+        label: meta.labels.as_ref().and_then(|labels| labels.get(keys::TENANT_LABEL)).cloned(),
+        terminating: meta.deletion_timestamp.is_some(),
+    }
+}
+
+/// Known names that a list does not have.
+fn absent<'a, V>(known: &BTreeMap<String, V>, listed: impl Iterator<Item = &'a ObjectMeta>) -> Vec<String> {
+    let listed: BTreeSet<&str> = listed.map(name_of).collect();
+    known.keys().filter(|name| !listed.contains(name.as_str())).cloned().collect()
+}
+
+/// Sets or removes an entry; true if that changed something.
+fn put<V: PartialEq>(map: &mut BTreeMap<String, V>, name: &str, value: Option<V>) -> bool {
+    match value {
+        Some(value) if map.get(name) == Some(&value) => false,
+        Some(value) => {
+            map.insert(name.to_owned(), value);
+            true
+        }
+        None => map.remove(name).is_some(),
+    }
+}
+
+fn unlist(index: &mut BTreeMap<String, BTreeSet<String>>, key: &str, uid: &str) {
+    if let Some(uids) = index.get_mut(key) {
+        uids.remove(uid);
+        if uids.is_empty() {
+            index.remove(key);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The one mutable thing: takes events in, remembers what they touch, and rebuilds only that for the next snapshot.
+mod apply;
+
+use crate::claims::{Claim, Claims};
+use crate::node::{NodeFacts, NodeView, Parts, PlacementEntry, TopologyFacts};
+use crate::pod_table::PodTable;
+use crate::snapshot::{NameIndex, NamespaceView, Snapshot};
+use crate::tenant::{QuotaFacts, TenantView};
+use fairlead_placement::Reservation;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The cluster as the watches tell it. One owner; everybody else reads its snapshots.
+#[derive(Debug, Default)]
+pub struct Model {
+    own_namespace: String,
+    nodes: BTreeMap<String, NodeFacts>,
+    topologies: BTreeMap<String, TopologyFacts>,
+    placements: BTreeMap<String, PlacementEntry>,
+    quotas: BTreeMap<String, QuotaFacts>,
+    namespaces: Arc<BTreeMap<String, NamespaceView>>,
+    pods: PodTable,
+    /// UIDs of the bound pods by node name.
+    on_node: BTreeMap<String, BTreeSet<String>>,
+    /// UIDs by namespace.
+    in_namespace: BTreeMap<String, BTreeSet<String>>,
+    /// Node and reservation by pod UID.
+    promises: BTreeMap<String, (String, Reservation)>,
+    claims: Claims,
+    listed: Listed,
+    dirty: Dirty,
+    views: BTreeMap<String, Arc<NodeView>>,
+    tenants: BTreeMap<String, Arc<TenantView>>,
+    snapshot: Arc<Snapshot>,
+}
+
+/// Which kinds have been listed.
+#[derive(Debug, Default)]
+struct Listed {
+    nodes: bool,
+    pods: bool,
+    quotas: bool,
+    topologies: bool,
+    placements: bool,
+    namespaces: bool,
+}
+
+/// What the next snapshot has to rebuild.
+#[derive(Debug, Default)]
+struct Dirty {
+    /// Anything at all.
+    any: bool,
+    /// The set of nodes.
+    node_names: bool,
+    quotas: bool,
+    nodes: BTreeSet<String>,
+    tenants: BTreeSet<String>,
+}
+
+impl Model {
+    /// An empty model. Pods of `own_namespace` (where Fairlead itself runs) belong to no tenant, whatever a quota says.
+    #[must_use]
+    pub fn new(own_namespace: impl Into<String>) -> Self {
+        Self { own_namespace: own_namespace.into(), ..Self::default() }
+    }
+
+    /// Whether every kind has been listed.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        let Listed { nodes, pods, quotas, topologies, placements, namespaces } = self.listed;
+        nodes && pods && quotas && topologies && placements && namespaces
+    }
+
+    /// Counts a reservation as held from the moment it is about to be written. It ends by itself when the watch shows it,
+    /// or when the pod is gone, ended or bound elsewhere; a bind that fails must [`Model::forget`] it.
+    pub fn assume(&mut self, node: &str, reservation: Reservation) {
+        let uid = reservation.pod.uid.clone();
+        self.forget(&uid);
+        if self.placements.get(node).is_some_and(|placement| placement.holds(&uid)) {
+            return;
+        }
+        self.promises.insert(uid, (node.to_owned(), reservation));
+        self.touch_node(node);
+    }
+
+    /// Takes an assumption back.
+    pub fn forget(&mut self, pod_uid: &str) {
+        if let Some((node, _)) = self.promises.remove(pod_uid) {
+            self.touch_node(&node);
+        }
+    }
+
+    /// The cluster as it is now. What did not change is shared with the snapshot before; without any change it is the same.
+    pub fn snapshot(&mut self) -> Arc<Snapshot> {
+        if !self.dirty.any {
+            return Arc::clone(&self.snapshot);
+        }
+        let dirty = std::mem::take(&mut self.dirty);
+        let (mut nodes, mut tenants) = (dirty.nodes, dirty.tenants);
+        let mut owners = Arc::clone(&self.snapshot.owners);
+        if dirty.quotas && self.settle_claims() {
+            tenants.extend(self.quotas.keys().cloned());
+            nodes.extend(self.on_node.keys().cloned());
+            owners = Arc::new(self.claims.owners().clone());
+        }
+        for name in nodes {
+            self.rebuild_node(name);
+        }
+        for name in tenants {
+            self.rebuild_tenant(name);
+        }
+        let index = if dirty.node_names { Arc::new(self.name_index()) } else { Arc::clone(&self.snapshot.index) };
+        self.snapshot = Arc::new(Snapshot {
+            synced: self.synced(),
+            generation: self.snapshot.generation + 1,
+            nodes: self.views.values().cloned().collect(),
+            tenants: self.tenants.clone(),
+            namespaces: Arc::clone(&self.namespaces),
+            pods: self.pods.clone(),
+            index,
+            owners,
+        });
+        Arc::clone(&self.snapshot)
+    }
+
+    fn touch_node(&mut self, name: &str) {
+        self.dirty.any = true;
+        self.dirty.nodes.insert(name.to_owned());
+    }
+
+    fn touch_tenant_of(&mut self, namespace: &str) {
+        if let Some(tenant) = self.claims.owner(namespace) {
+            self.dirty.tenants.insert(tenant.to_owned());
+        }
+    }
+
+    /// True if some namespace changed hands.
+    fn settle_claims(&mut self) -> bool {
+        let claims = self.quotas.iter().map(|(tenant, quota)| Claim {
+            tenant,
+            created_ms: quota.created_ms,
+            namespaces: &quota.spec.namespaces,
+        });
+        let settled = Claims::settle(claims.collect(), &self.own_namespace);
+        let changed = settled != self.claims;
+        self.claims = settled;
+        changed
+    }
+
+    fn rebuild_node(&mut self, name: String) {
+        let Some(node) = self.nodes.get(&name) else {
+            self.views.remove(&name);
+            return;
+        };
+        let bound = self.on_node.get(&name).into_iter().flatten().filter_map(|uid| self.pods.get(uid));
+        let promised = self.promises.values().filter(|(on, _)| *on == name).map(|(_, held)| held.clone());
+        let view = NodeView::build(Parts {
+            name: &name,
+            node,
+            topology: self.topologies.get(&name),
+            placement: self.placements.get(&name),
+            promises: promised.collect(),
+            pods: bound.map(|pod| (&**pod, self.claims.owner(&pod.id.namespace).is_some())).collect(),
+        });
+        self.views.insert(name, Arc::new(view));
+    }
+
+    fn rebuild_tenant(&mut self, name: String) {
+        let Some(quota) = self.quotas.get(&name) else {
+            self.tenants.remove(&name);
+            return;
+        };
+        let namespaces = self.claims.namespaces_of(&name);
+        let uids = namespaces.iter().filter_map(|namespace| self.in_namespace.get(namespace)).flatten();
+        let pods = uids.filter_map(|uid| self.pods.get(uid)).cloned();
+        let view = TenantView::build(&name, quota, &self.claims, pods);
+        self.tenants.insert(name, Arc::new(view));
+    }
+
+    fn name_index(&self) -> NameIndex {
+        self.views.keys().zip(0u32..).map(|(name, index)| (name.clone(), index)).collect()
+    }
+}

@@ -1,0 +1,274 @@
+//! One node: its machine, what is free on it, and whether it is trusted.
+use crate::fields::{CPU, add, offers, owning_node};
+use crate::pod::PodView;
+use crate::reservations::from_wire;
+use crate::topology::machine_of;
+use fairlead_crds::{NodePlacement, NodeTopology};
+use fairlead_fairshare::ResourceVector;
+use fairlead_placement::{Held, Reason, Reservation, ReservationFault};
+use fairlead_topology::{CpuMask, FreeSummary, Machine, NodeFree};
+use k8s_openapi::api::core::v1::Node;
+use std::sync::Arc;
+
+/// A Node as far as anything is decided by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeFacts {
+    pub(crate) uid: String,
+    pub(crate) ready: bool,
+    pub(crate) unschedulable: bool,
+    pub(crate) allocatable: ResourceVector,
+    /// CPUs that the node has and does not offer, rounded up.
+    pub(crate) system_reserve: u32,
+}
+
+impl NodeFacts {
+    pub(crate) fn of(node: &Node) -> Self {
+        let status = node.status.as_ref();
+        let allocatable = offers(status.and_then(|status| status.allocatable.as_ref()));
+        let capacity = offers(status.and_then(|status| status.capacity.as_ref()));
+        let milli = |list: &ResourceVector| list.get(CPU).copied().unwrap_or(0);
+        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        Self {
+            uid: node.metadata.uid.clone().unwrap_or_default(),
+            ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
+            system_reserve: whole_cpus(milli(&capacity).saturating_sub(milli(&allocatable))),
+            allocatable,
+        }
+    }
+}
+
+/// Milli-CPU in CPUs, rounded up.
+pub(crate) fn whole_cpus(milli: u64) -> u32 {
+    u32::try_from(milli.div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
+/// A NodeTopology, checked once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopologyFacts {
+    owner: Option<String>,
+    machine: Result<Arc<Machine>, String>,
+}
+
+impl TopologyFacts {
+    pub(crate) fn of(topology: &NodeTopology) -> Self {
+        Self {
+            owner: owning_node(&topology.metadata).map(str::to_owned),
+            machine: machine_of(&topology.spec).map(Arc::new).map_err(|error| error.to_string()),
+        }
+    }
+}
+
+/// A NodePlacement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PlacementEntry {
+    pub(crate) uid: String,
+    pub(crate) generation: i64,
+    owner: Option<String>,
+    pub(crate) reservations: Result<Vec<Reservation>, ReservationFault>,
+}
+
+impl PlacementEntry {
+    pub(crate) fn of(placement: &NodePlacement) -> Self {
+        Self {
+            uid: placement.metadata.uid.clone().unwrap_or_default(),
+            generation: placement.metadata.generation.unwrap_or(0),
+            owner: owning_node(&placement.metadata).map(str::to_owned),
+            reservations: placement.spec.reservations.iter().map(from_wire).collect(),
+        }
+    }
+
+    pub(crate) fn holds(&self, pod_uid: &str) -> bool {
+        self.reservations.iter().flatten().any(|held| held.pod.uid == pod_uid)
+    }
+
+    pub(crate) fn is_of(&self, node_uid: &str) -> bool {
+        self.owner.as_deref().is_none_or(|owner| owner == node_uid)
+    }
+}
+
+/// Why a node gets no pods with CPUs of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Distrust {
+    /// The reason from the closed list.
+    pub reason: Reason,
+    /// What exactly, naming the field.
+    pub detail: String,
+}
+
+/// The NodePlacement of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacementView {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `spec.reservations`, in its order; empty if one of them cannot be read.
+    pub reservations: Vec<Reservation>,
+    /// Whether all of them can be read.
+    pub readable: bool,
+}
+
+/// A node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeView {
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// Its condition Ready is True.
+    pub ready: bool,
+    /// Cordoned.
+    pub unschedulable: bool,
+    /// `status.allocatable`.
+    pub allocatable: ResourceVector,
+    /// The machine, if a consistent description of it is there.
+    pub machine: Option<Arc<Machine>>,
+    /// Why it gets no pods with CPUs of their own; `None`: it does.
+    pub distrust: Option<Distrust>,
+    /// Its NodePlacement.
+    pub placement: Option<PlacementView>,
+    /// CPUs that nobody holds, promises of this process included; empty on a node that is not trusted.
+    pub free: CpuMask,
+    /// Bytes that nobody holds, by dense NUMA index; empty on a node that is not trusted.
+    pub memory_free_bytes: Vec<u64>,
+    /// CPUs that must stay in the shared pool: what the node keeps for its system, and what the pods in the pool request.
+    pub shared_reserve: u32,
+    /// The part of it for the system.
+    pub system_reserve: u32,
+    /// Milli-CPU that the pods in the shared pool request.
+    pub shared_milli: u64,
+    /// Requests of all live pods bound here.
+    pub requested: ResourceVector,
+    /// The part of `requested` of pods that belong to no tenant.
+    pub unmanaged: ResourceVector,
+    /// What is free, counted for fast answers; there on trusted nodes.
+    pub(crate) summary: Option<FreeSummary>,
+    /// How many CPUs are in `free`.
+    pub(crate) free_len: u32,
+    /// UIDs of pods that hold something here and are not bound here: rare, and of interest to those pods alone.
+    pub(crate) loose: Vec<String>,
+    /// Promises of this process that the watch does not show yet.
+    pub(crate) promises: Vec<Reservation>,
+}
+
+/// All that a view is made from.
+pub(crate) struct Parts<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) node: &'a NodeFacts,
+    pub(crate) topology: Option<&'a TopologyFacts>,
+    pub(crate) placement: Option<&'a PlacementEntry>,
+    pub(crate) promises: Vec<Reservation>,
+    /// The pods bound here, and whether they belong to a tenant.
+    pub(crate) pods: Vec<(&'a PodView, bool)>,
+}
+
+impl Parts<'_> {
+    fn machine(&self) -> Result<Arc<Machine>, Distrust> {
+        let missing = |detail: &str| Distrust { reason: Reason::NoTopology, detail: detail.to_owned() };
+        let topology = self.topology.ok_or_else(|| missing("no NodeTopology of that name"))?;
+        if topology.owner.as_ref().is_some_and(|owner| *owner != self.node.uid) {
+            return Err(missing("the NodeTopology is of a former node of that name"));
+        }
+        topology.machine.clone().map_err(|detail| Distrust { reason: Reason::TopologyRejected, detail })
+    }
+
+    fn reservations(&self) -> Result<&[Reservation], Distrust> {
+        let missing = |detail: &str| Distrust { reason: Reason::NoPlacementObject, detail: detail.to_owned() };
+        let placement = self.placement.ok_or_else(|| missing("no NodePlacement of that name"))?;
+        if !placement.is_of(&self.node.uid) {
+            return Err(missing("the NodePlacement is of a former node of that name"));
+        }
+        placement.reservations.as_deref().map_err(distrust)
+    }
+
+    fn trusted(&self) -> Result<(Arc<Machine>, CpuMask, Vec<u64>), Distrust> {
+        let machine = self.machine()?;
+        let held = Held::of(&machine, self.reservations()?).map_err(|fault| distrust(&fault))?;
+        let mut free = held.free_cpus(&machine);
+        let mut memory = held.free_memory_bytes(&machine);
+        for promise in &self.promises {
+            free.subtract_with(&promise.cpus);
+            for (numa_node, bytes) in &promise.memory {
+                if let Some(left) = machine.numa_index(*numa_node).and_then(|index| memory.get_mut(index)) {
+                    *left = left.saturating_sub(*bytes);
+                }
+            }
+        }
+        Ok((machine, free, memory))
+    }
+
+    /// Whether the pod holds CPUs of its own here, by the watch or by a promise.
+    fn holds(&self, pod_uid: &str) -> bool {
+        self.placement.is_some_and(|placement| placement.holds(pod_uid))
+            || self.promises.iter().any(|promise| promise.pod.uid == pod_uid)
+    }
+}
+
+fn distrust(fault: &ReservationFault) -> Distrust {
+    Distrust { reason: Reason::NodeDistrusted, detail: fault.to_string() }
+}
+
+impl NodeView {
+    pub(crate) fn build(parts: Parts<'_>) -> Self {
+        let mut requested = ResourceVector::new();
+        let mut unmanaged = ResourceVector::new();
+        let mut shared_milli = 0u64;
+        for (pod, managed) in parts.pods.iter().filter(|(pod, _)| !pod.terminal) {
+            add(&mut requested, &pod.request);
+            if !managed {
+                add(&mut unmanaged, &pod.request);
+            }
+            shared_milli = shared_milli.saturating_add(pod.shared_milli(parts.holds(&pod.id.uid)));
+        }
+        let shared_reserve = parts.node.system_reserve.saturating_add(whole_cpus(shared_milli));
+        let machine = parts.machine().ok();
+        let (free, memory_free_bytes, summary, distrust) = match parts.trusted() {
+            Ok((machine, free, memory)) => {
+                let all = NodeFree { cpus: &free, memory_free_bytes: &memory, shared_reserve };
+                let summary = FreeSummary::new(&machine, &all);
+                (free, memory, Some(summary), None)
+            }
+            Err(distrust) => (CpuMask::new(), Vec::new(), None, Some(distrust)),
+        };
+        let reservations =
+            parts.placement.and_then(|placement| placement.reservations.as_deref().ok()).unwrap_or_default();
+        let bound = |uid: &str| parts.pods.iter().any(|(pod, _)| pod.id.uid == uid);
+        let loose = reservations.iter().chain(&parts.promises).map(|held| &held.pod.uid).filter(|uid| !bound(uid));
+        Self {
+            name: parts.name.to_owned(),
+            uid: parts.node.uid.clone(),
+            ready: parts.node.ready,
+            unschedulable: parts.node.unschedulable,
+            allocatable: parts.node.allocatable.clone(),
+            loose: loose.cloned().collect(),
+            placement: parts.placement.filter(|placement| placement.is_of(&parts.node.uid)).map(|placement| {
+                PlacementView {
+                    uid: placement.uid.clone(),
+                    generation: placement.generation,
+                    reservations: reservations.to_vec(),
+                    readable: placement.reservations.is_ok(),
+                }
+            }),
+            machine,
+            distrust,
+            free_len: free.len(),
+            free,
+            memory_free_bytes,
+            shared_reserve,
+            system_reserve: parts.node.system_reserve,
+            shared_milli,
+            requested,
+            unmanaged,
+            summary,
+            promises: parts.promises,
+        }
+    }
+
+    /// What a pod holds here already, by the watch or by a promise of this process.
+    #[must_use]
+    pub fn held_by(&self, pod_uid: &str) -> Option<&Reservation> {
+        let listed = self.placement.iter().flat_map(|placement| &placement.reservations);
+        listed.chain(&self.promises).find(|held| held.pod.uid == pod_uid)
+    }
+}

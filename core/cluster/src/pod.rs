@@ -1,0 +1,190 @@
+//! A pod as far as anything is decided by it.
+use crate::fields::created_ms;
+use crate::request::{effective, exclusive, shared_milli};
+use fairlead_crds::keys;
+use fairlead_fairshare::{PendingPod, ResourceVector};
+use fairlead_placement::{PodFacts, PodRef};
+use fairlead_topology::CpuRequest;
+use k8s_openapi::api::core::v1::Pod;
+use std::collections::BTreeMap;
+
+/// The controller of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// For example `ReplicaSet`.
+    pub kind: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+}
+
+/// A pod as the watch shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodView {
+    /// Namespace, name, UID.
+    pub id: PodRef,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// Labels; never used to tell the tenant.
+    pub labels: BTreeMap<String, String>,
+    /// The controller, if it has one.
+    pub owner: Option<Owner>,
+    /// Creation, ms since the Unix epoch.
+    pub created_ms: u64,
+    /// `spec.priority`, 0 if absent.
+    pub priority: i32,
+    /// `spec.schedulerName`.
+    pub scheduler: String,
+    /// `spec.nodeName`, if bound.
+    pub node: Option<String>,
+    /// It has the gate [`keys::QUOTA_GATE`].
+    pub quota_gated: bool,
+    /// It has another gate.
+    pub otherwise_gated: bool,
+    /// Value of the annotation [`keys::RELEASED_ANNOTATION`].
+    pub released: Option<String>,
+    /// Value of the annotation [`keys::PLACEMENT_ANNOTATION`].
+    pub placement: Option<String>,
+    /// It has a deletion timestamp.
+    pub deleting: bool,
+    /// Its phase is Succeeded or Failed.
+    pub terminal: bool,
+    /// Its condition Ready is True.
+    pub ready: bool,
+    /// Effective request, `pods` 1 included.
+    pub request: ResourceVector,
+    /// The exclusive CPUs it asks for.
+    pub exclusive: Option<CpuRequest>,
+}
+
+impl PodView {
+    /// Reads a pod; `None` if it has no UID, which no pod of an API server lacks.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Option<Self> {
+        let meta = &pod.metadata;
+        let spec = pod.spec.as_ref();
+        let status = pod.status.as_ref();
+        let gates = || spec.and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default().iter();
+        let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).cloned();
+        let owners = meta.owner_references.as_deref().unwrap_or_default();
+        let owner = owners.iter().find(|owner| owner.controller == Some(true));
+        let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        Some(Self {
+            id: PodRef {
+                namespace: meta.namespace.clone().unwrap_or_default(),
+                name: meta.name.clone().unwrap_or_default(),
+                uid: meta.uid.clone().filter(|uid| !uid.is_empty())?,
+            },
+            resource_version: meta.resource_version.clone().unwrap_or_default(),
+            labels: meta.labels.clone().unwrap_or_default(),
+            owner: owner.map(|o| Owner { kind: o.kind.clone(), name: o.name.clone(), uid: o.uid.clone() }),
+            created_ms: created_ms(meta),
+            priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
+            scheduler: spec.and_then(|spec| spec.scheduler_name.clone()).unwrap_or_default(),
+            node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
+            quota_gated: gates().any(|gate| gate.name == keys::QUOTA_GATE),
+            otherwise_gated: gates().any(|gate| gate.name != keys::QUOTA_GATE),
+            released: annotation(keys::RELEASED_ANNOTATION),
+            placement: annotation(keys::PLACEMENT_ANNOTATION),
+            deleting: meta.deletion_timestamp.is_some(),
+            terminal: matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")),
+            ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            request: effective(pod),
+            exclusive: exclusive(pod),
+        })
+    }
+
+    /// What the bind and reap steps want to know.
+    #[must_use]
+    pub fn facts(&self) -> PodFacts {
+        PodFacts {
+            uid: self.id.uid.clone(),
+            resource_version: self.resource_version.clone(),
+            node: self.node.clone(),
+            deleting: self.deleting,
+            gated: self.quota_gated || self.otherwise_gated,
+            terminal: self.terminal,
+            exclusive: self.exclusive.clone(),
+        }
+    }
+
+    /// The pod behind the gate, as the order of release wants it.
+    #[must_use]
+    pub fn pending(&self) -> PendingPod {
+        PendingPod {
+            uid: self.id.uid.clone(),
+            request: self.request.clone(),
+            priority: self.priority,
+            created_ms: self.created_ms,
+        }
+    }
+
+    /// Milli-CPU it takes from the shared pool of its node.
+    pub(crate) fn shared_milli(&self, has_own_cpus: bool) -> u64 {
+        shared_milli(&self.request, self.exclusive.as_ref().filter(|_| has_own_cpus))
+    }
+}
+
+/// What the bind and reap steps want to know of a live pod; `None` if it has no UID.
+#[must_use]
+pub fn pod_facts(pod: &Pod) -> Option<PodFacts> {
+    PodView::of(pod).map(|view| view.facts())
+}
+
+/// What a pod to be placed asks for: taken from the scheduler's request alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodWish {
+    /// Namespace, name, UID. The UID is empty for a pod that was never created (simulation).
+    pub id: PodRef,
+    /// Creation, ms since the Unix epoch.
+    pub created_ms: u64,
+    /// It has any scheduling gate.
+    pub gated: bool,
+    /// The operator released it: it has the annotation, which nobody else may write.
+    pub released: bool,
+    /// The exclusive CPUs it asks for.
+    pub exclusive: Option<CpuRequest>,
+    /// Effective request, `pods` 1 included.
+    pub request: ResourceVector,
+    /// Milli-CPU it takes from the shared pool of its node.
+    pub shared_milli: u64,
+}
+
+impl PodWish {
+    /// Reads a pod.
+    #[must_use]
+    pub fn of(pod: &Pod) -> Self {
+        let meta = &pod.metadata;
+        let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default();
+        let annotations = meta.annotations.as_ref();
+        let (request, exclusive) = (effective(pod), exclusive(pod));
+        Self {
+            id: PodRef {
+                namespace: meta.namespace.clone().unwrap_or_default(),
+                name: meta.name.clone().unwrap_or_default(),
+                uid: meta.uid.clone().unwrap_or_default(),
+            },
+            created_ms: created_ms(meta),
+            gated: !gates.is_empty(),
+            released: annotations.is_some_and(|all| all.contains_key(keys::RELEASED_ANNOTATION)),
+            shared_milli: shared_milli(&request, exclusive.as_ref()),
+            exclusive,
+            request,
+        }
+    }
+}
+
+impl From<&PodView> for PodWish {
+    fn from(view: &PodView) -> Self {
+        Self {
+            id: view.id.clone(),
+            created_ms: view.created_ms,
+            gated: view.quota_gated || view.otherwise_gated,
+            released: view.released.is_some(),
+            shared_milli: view.shared_milli(true),
+            exclusive: view.exclusive.clone(),
+            request: view.request.clone(),
+        }
+    }
+}

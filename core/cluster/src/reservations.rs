@@ -1,0 +1,74 @@
+//! Reservations between the wire and the core, and the annotation that a Binding carries.
+use crate::fields::milliseconds;
+use fairlead_crds::node_placement::{Reservation as Wire, ReservedContainer, ReservedMemory};
+use fairlead_crds::placement::{ContainerPlacement, Placement};
+use fairlead_placement::{PodRef, Reservation, ReservationFault};
+use fairlead_topology::CpuMask;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+
+/// Reads a reservation.
+///
+/// # Errors
+/// A CPU list or a number that cannot be read.
+pub fn from_wire(wire: &Wire) -> Result<Reservation, ReservationFault> {
+    let malformed = |field: &'static str, message: String| ReservationFault::Malformed {
+        pod_uid: wire.pod_uid.clone(),
+        field,
+        message,
+    };
+    let mask = |field, text: &str| CpuMask::parse_list(text).map_err(|error| malformed(field, error.to_string()));
+    let mut containers = Vec::with_capacity(wire.containers.len());
+    for container in &wire.containers {
+        containers.push((container.name.clone(), mask("containers.cpus", &container.cpus)?));
+    }
+    let mut memory = Vec::with_capacity(wire.memory.len());
+    for part in &wire.memory {
+        let numa_node = u32::try_from(part.numa_node)
+            .map_err(|_| malformed("memory.numaNode", format!("{} is no NUMA node", part.numa_node)))?;
+        let bytes =
+            u64::try_from(part.bytes).map_err(|_| malformed("memory.bytes", format!("{} is no amount", part.bytes)))?;
+        memory.push((numa_node, bytes));
+    }
+    Ok(Reservation {
+        pod: PodRef { namespace: wire.namespace.clone(), name: wire.name.clone(), uid: wire.pod_uid.clone() },
+        reserved_at_ms: milliseconds(&wire.reserved_at),
+        cpus: mask("cpus", &wire.cpus)?,
+        containers,
+        memory,
+    })
+}
+
+/// Writes a reservation. The time is cut to whole seconds when it is serialized.
+#[must_use]
+pub fn to_wire(reservation: &Reservation) -> Wire {
+    let time = i64::try_from(reservation.reserved_at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let container = |(name, cpus): &(String, CpuMask)| ReservedContainer { name: name.clone(), cpus: cpus.to_string() };
+    let memory = |&(numa_node, bytes): &(u32, u64)| ReservedMemory {
+        numa_node: i64::from(numa_node),
+        bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+    };
+    Wire {
+        pod_uid: reservation.pod.uid.clone(),
+        namespace: reservation.pod.namespace.clone(),
+        name: reservation.pod.name.clone(),
+        reserved_at: Time(time.unwrap_or(Timestamp::UNIX_EPOCH)),
+        cpus: reservation.cpus.to_string(),
+        containers: reservation.containers.iter().map(container).collect(),
+        memory: reservation.memory.iter().map(memory).collect(),
+    }
+}
+
+/// The placement annotation of a reservation: each container's CPUs, and the NUMA nodes the pod's memory is promised on.
+#[must_use]
+pub fn annotation_of(reservation: &Reservation) -> Placement {
+    // Not through a mask: NUMA ids may be sparse and are not bounded as CPU ids are.
+    let ids: Vec<String> = reservation.memory.iter().map(|(numa_node, _)| numa_node.to_string()).collect();
+    let memory_nodes = ids.join(",");
+    let container = |(name, cpus): &(String, CpuMask)| ContainerPlacement {
+        name: name.clone(),
+        cpus: cpus.to_string(),
+        memory_nodes: memory_nodes.clone(),
+    };
+    Placement { containers: reservation.containers.iter().map(container).collect() }
+}

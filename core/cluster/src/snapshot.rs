@@ -1,0 +1,199 @@
+//! The cluster at one moment; never changes, shared by everybody who decides.
+use crate::fields::{add, take};
+use crate::node::{NodeView, PlacementEntry, PlacementView};
+use crate::pod_table::PodTable;
+use crate::tenant::TenantView;
+use fairlead_crds::NodePlacement;
+use fairlead_fairshare::ResourceVector;
+use fairlead_placement::reap::{Candidate, Seen, candidates};
+use fairlead_placement::{PlacementFacts, PlacementRead, Reason};
+use foldhash::fast::FixedState;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Name to dense index; only ever looked up, never walked through.
+pub(crate) type NameIndex = HashMap<String, u32, FixedState>;
+
+/// The cluster at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Every kind has been listed. Before, every question is answered with [`Reason::NotSynced`].
+    pub synced: bool,
+    /// Grows with every snapshot that differs from the one before.
+    pub generation: u64,
+    /// Sorted by name; a node's index in here is its dense index.
+    pub nodes: Vec<Arc<NodeView>>,
+    /// By name.
+    pub tenants: BTreeMap<String, Arc<TenantView>>,
+    /// Namespaces that exist, by name.
+    pub namespaces: Arc<BTreeMap<String, NamespaceView>>,
+    /// All pods by UID.
+    pub pods: PodTable,
+    pub(crate) index: Arc<NameIndex>,
+    pub(crate) owners: Arc<BTreeMap<String, String>>,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceView {
+    /// Its tenant label, as written by us (or by somebody else: it decides nothing).
+    pub label: Option<String>,
+    /// It is being deleted.
+    pub terminating: bool,
+}
+
+/// A tenant label that should be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelChange {
+    /// Which namespace.
+    pub namespace: String,
+    /// The tenant; none: the label is to be removed.
+    pub tenant: Option<String>,
+}
+
+impl PartialEq for Snapshot {
+    /// The same facts; `generation` says only how often something changed on the way.
+    fn eq(&self, other: &Self) -> bool {
+        self.synced == other.synced
+            && self.nodes == other.nodes
+            && self.tenants == other.tenants
+            && self.namespaces == other.namespaces
+            && self.owners == other.owners
+            && self.pods == other.pods
+    }
+}
+
+impl Snapshot {
+    /// Dense index of a node.
+    #[must_use]
+    pub fn index_of(&self, node: &str) -> Option<u32> {
+        self.index.get(node).copied()
+    }
+
+    /// A node by its dense index.
+    #[must_use]
+    pub fn node(&self, index: u32) -> Option<&Arc<NodeView>> {
+        self.nodes.get(index as usize)
+    }
+
+    /// A node by name.
+    #[must_use]
+    pub fn node_named(&self, name: &str) -> Option<&Arc<NodeView>> {
+        self.node(self.index_of(name)?)
+    }
+
+    /// The tenant a namespace belongs to, by the TenantQuotas alone.
+    #[must_use]
+    pub fn tenant_of_namespace(&self, namespace: &str) -> Option<&str> {
+        self.owners.get(namespace).map(String::as_str)
+    }
+
+    /// The tenant of a namespace with all that is known of it.
+    #[must_use]
+    pub fn tenant_in(&self, namespace: &str) -> Option<&Arc<TenantView>> {
+        self.tenants.get(self.tenant_of_namespace(namespace)?)
+    }
+
+    /// What is shared among the tenants: allocatable of the Ready, schedulable nodes minus what unmanaged pods use there.
+    #[must_use]
+    pub fn total(&self) -> ResourceVector {
+        self.sum_of_nodes(|node| &node.unmanaged)
+    }
+
+    /// What no pod uses: allocatable of the Ready, schedulable nodes minus the requests of the pods bound there.
+    #[must_use]
+    pub fn free(&self) -> ResourceVector {
+        self.sum_of_nodes(|node| &node.requested)
+    }
+
+    fn sum_of_nodes(&self, less: impl Fn(&NodeView) -> &ResourceVector) -> ResourceVector {
+        let mut sum = ResourceVector::new();
+        for node in self.nodes.iter().filter(|node| node.ready && !node.unschedulable) {
+            let mut left = node.allocatable.clone();
+            take(&mut left, less(node));
+            add(&mut sum, &left);
+        }
+        sum
+    }
+
+    /// Requests of the released pods of all tenants that are not bound yet.
+    #[must_use]
+    pub fn unbound(&self) -> ResourceVector {
+        let mut sum = ResourceVector::new();
+        for tenant in self.tenants.values() {
+            add(&mut sum, &tenant.unbound);
+        }
+        sum
+    }
+
+    /// The tenant labels of namespaces that are not as the TenantQuotas want them.
+    #[must_use]
+    pub fn label_changes(&self) -> Vec<LabelChange> {
+        let differs = |(namespace, view): (&String, &NamespaceView)| {
+            let tenant = self.tenant_of_namespace(namespace);
+            let change = LabelChange { namespace: namespace.clone(), tenant: tenant.map(str::to_owned) };
+            (!view.terminating && view.label.as_deref() != tenant).then_some(change)
+        };
+        self.namespaces.iter().filter_map(differs).collect()
+    }
+
+    /// What the watch shows of a node's NodePlacement, for the bind and reap steps.
+    #[must_use]
+    pub fn placement(&self, node: &str) -> PlacementRead {
+        let Some(view) = self.node_named(node) else { return PlacementRead::Refused(Reason::NodeUnknown) };
+        match &view.placement {
+            Some(placement) => facts(view, placement.clone()),
+            None => PlacementRead::Refused(Reason::NoPlacementObject),
+        }
+    }
+
+    /// The same of a NodePlacement that was read live; the machine is the one of this snapshot.
+    #[must_use]
+    pub fn placement_live(&self, node: &str, live: &NodePlacement) -> PlacementRead {
+        let Some(view) = self.node_named(node) else { return PlacementRead::Refused(Reason::NodeUnknown) };
+        let entry = PlacementEntry::of(live);
+        if !entry.is_of(&view.uid) {
+            return PlacementRead::Refused(Reason::NoPlacementObject);
+        }
+        let readable = entry.reservations.is_ok();
+        let reservations = entry.reservations.unwrap_or_default();
+        facts(view, PlacementView { uid: entry.uid, generation: entry.generation, reservations, readable })
+    }
+
+    /// Reservations that seem to be held for nobody; the live pod decides ([`fairlead_placement::reap`]).
+    #[must_use]
+    pub fn reap_candidates(&self, now_ms: u64, grace_ms: u64) -> Vec<Candidate> {
+        if !self.synced {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for node in &self.nodes {
+            let reservations = node.placement.as_ref().map(|placement| placement.reservations.as_slice());
+            let seen = |uid: &str| match self.pods.get(uid) {
+                Some(pod) if pod.terminal => Seen::NotHere,
+                Some(pod) => match &pod.node {
+                    Some(bound) if *bound == node.name => Seen::Here,
+                    Some(_) => Seen::NotHere,
+                    None => Seen::Unbound,
+                },
+                None => Seen::NotHere,
+            };
+            found.extend(candidates(&node.name, reservations.unwrap_or_default(), now_ms, grace_ms, seen));
+        }
+        found
+    }
+}
+
+fn facts(view: &NodeView, placement: PlacementView) -> PlacementRead {
+    if !placement.readable {
+        return PlacementRead::Refused(Reason::NodeDistrusted);
+    }
+    let why = || view.distrust.as_ref().map_or(Reason::NoTopology, |distrust| distrust.reason);
+    PlacementRead::Found(PlacementFacts {
+        uid: placement.uid,
+        generation: placement.generation,
+        reservations: placement.reservations,
+        machine: view.machine.clone().ok_or_else(why),
+        shared_reserve: view.shared_reserve,
+    })
+}

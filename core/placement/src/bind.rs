@@ -1,0 +1,318 @@
+//! One bind, without I/O: read, reserve, bind, and after a failure take the reservation back.
+pub use crate::wire::{BindError, BindOutcome, BindRequest, Event, PatchOutcome, Request, TouchOutcome, Withdrawal};
+use crate::{Held, reservation::PodRef};
+use crate::{PlacementFacts, PlacementRead, PodFacts, PodRead, Reason, Reservation, ReservationFault, withdraw};
+use fairlead_topology::{ContainerCpus, CpuRequest, NodeFree, Verdict, choose};
+
+/// So many times it is tried anew after a conflict or a lost answer.
+pub const MAX_ROUNDS: u8 = 8;
+
+/// Two writes of one reservation differ at least by this, since the wire has whole seconds: a write that changes nothing
+/// would not raise the generation.
+const RENEWAL_STEP_MS: u64 = 1_000;
+
+/// One bind: [`State::default`] waits for [`Event::Start`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct State {
+    phase: Phase,
+    conflicts: u8,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+enum Phase {
+    #[default]
+    Idle,
+    ReadingPod(Job),
+    ReadingPlacement(Job, Pinned, Freshness),
+    Reserving(Job, Pinned, Reservation),
+    Binding(Job),
+    Withdrawing(withdraw::State, BindError),
+    Done,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Job {
+    request: BindRequest,
+    now_ms: u64,
+    rounds: u8,
+    /// False once the pod is known to ask for no CPUs of its own: then nothing can be held for it.
+    may_hold: bool,
+}
+
+/// What the attempt rests on: the version of the pod, and what that version asks for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Pinned {
+    resource_version: String,
+    containers: Vec<(String, u32)>,
+    memory_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Freshness {
+    Watch,
+    Live,
+}
+
+impl State {
+    /// Whether the answer was given; further events change nothing.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.phase == Phase::Done
+    }
+
+    /// How many writes were refused because somebody else had written; for the metric.
+    #[must_use]
+    pub fn conflicts(&self) -> u8 {
+        self.conflicts
+    }
+
+    fn go(&self, phase: Phase, request: Request) -> (Self, Vec<Request>) {
+        (Self { phase, conflicts: self.conflicts }, vec![request])
+    }
+
+    fn counted(&self) -> Self {
+        Self { conflicts: self.conflicts.saturating_add(1), ..self.clone() }
+    }
+
+    fn answer(&self, result: Result<(), BindError>) -> (Self, Vec<Request>) {
+        self.go(Phase::Done, Request::Answer(result))
+    }
+
+    /// Ends with an error; first takes back what may be held for the pod on this node.
+    fn fail(&self, job: &Job, error: BindError) -> (Self, Vec<Request>) {
+        if !job.may_hold {
+            return self.answer(Err(error));
+        }
+        let (inner, requests) = withdraw::State::start(job.request.node.clone(), job.request.pod.clone(), true);
+        (Self { phase: Phase::Withdrawing(inner, error), conflicts: self.conflicts }, requests)
+    }
+
+    fn read_pod(&self, job: Job) -> (Self, Vec<Request>) {
+        let request = Request::ReadPod { pod: job.request.pod.clone() };
+        self.go(Phase::ReadingPod(job), request)
+    }
+
+    /// Reads the pod anew after a conflict or a lost answer, unless it was too often.
+    fn retry_pod(&self, job: &Job) -> (Self, Vec<Request>) {
+        match job.next_round() {
+            Some(job) => self.read_pod(job),
+            None => self.fail(job, BindError::Contended { rounds: MAX_ROUNDS }),
+        }
+    }
+
+    fn read_placement(&self, job: Job, pinned: Pinned, freshness: Freshness) -> (Self, Vec<Request>) {
+        let live = freshness == Freshness::Live;
+        let request = Request::ReadPlacement { node: job.request.node.clone(), live };
+        self.go(Phase::ReadingPlacement(job, pinned, freshness), request)
+    }
+
+    fn retry_placement(&self, job: &Job, pinned: &Pinned) -> (Self, Vec<Request>) {
+        match job.next_round() {
+            Some(job) => self.read_placement(job, pinned.clone(), Freshness::Live),
+            None => self.fail(job, BindError::Contended { rounds: MAX_ROUNDS }),
+        }
+    }
+
+    fn on_start(&self, request: &BindRequest, pod: Option<&PodFacts>, now_ms: u64) -> (Self, Vec<Request>) {
+        let job = Job { request: request.clone(), now_ms, rounds: 0, may_hold: true };
+        // A gate, another UID or an end seen by the watch may be old news or not yet the news: the live pod decides.
+        match pod {
+            Some(facts)
+                if facts.uid == request.pod.uid
+                    && facts.node.is_none()
+                    && !(facts.gated || facts.deleting || facts.terminal) =>
+            {
+                self.on_bindable(job, facts)
+            }
+            _ => self.read_pod(job),
+        }
+    }
+
+    fn on_pod(&self, job: &Job, read: &PodRead) -> (Self, Vec<Request>) {
+        let facts = match read {
+            PodRead::Found(facts) => facts,
+            PodRead::Missing => return self.fail(job, BindError::PodGone),
+            PodRead::Failed(message) => {
+                return self.answer(Err(BindError::Unreadable { what: "pod", message: message.clone() }));
+            }
+        };
+        if facts.uid != job.request.pod.uid {
+            return self.fail(job, BindError::PodReplaced);
+        }
+        let job = &Job { may_hold: facts.exclusive.is_some(), ..job.clone() };
+        match &facts.node {
+            _ if facts.terminal => self.fail(job, BindError::PodTerminal),
+            Some(node) if *node == job.request.node => self.answer(Ok(())),
+            Some(node) => self.fail(job, BindError::BoundElsewhere { node: node.clone() }),
+            None if facts.deleting => self.fail(job, BindError::PodDeleting),
+            // It was never un-gated, so nothing was ever reserved for it.
+            None if facts.gated => self.answer(Err(BindError::PodGated)),
+            None => self.on_bindable(job.clone(), facts),
+        }
+    }
+
+    fn on_bindable(&self, job: Job, facts: &PodFacts) -> (Self, Vec<Request>) {
+        let Some(wanted) = &facts.exclusive else {
+            let job = Job { may_hold: false, ..job };
+            let request = bind(&job, None, None);
+            return self.go(Phase::Binding(job), request);
+        };
+        let pinned = Pinned {
+            resource_version: facts.resource_version.clone(),
+            containers: wanted.containers.iter().map(|c| (c.name.clone(), c.cpus)).collect(),
+            memory_bytes: wanted.memory_bytes,
+        };
+        let freshness = if job.rounds == 0 { Freshness::Watch } else { Freshness::Live };
+        self.read_placement(job, pinned, freshness)
+    }
+
+    fn on_placement(&self, job: &Job, pinned: &Pinned, fresh: Freshness, read: &PlacementRead) -> (Self, Vec<Request>) {
+        match read {
+            PlacementRead::Found(facts) => match promise(job, pinned, facts) {
+                Ok((replaces, reservation)) => {
+                    let request = Request::Reserve {
+                        node: job.request.node.clone(),
+                        uid: facts.uid.clone(),
+                        generation: facts.generation,
+                        replaces,
+                        reservation: reservation.clone(),
+                    };
+                    self.go(Phase::Reserving(job.clone(), pinned.clone(), reservation), request)
+                }
+                // What the watch shows may have been freed since.
+                Err(_) if fresh == Freshness::Watch => {
+                    self.read_placement(job.clone(), pinned.clone(), Freshness::Live)
+                }
+                Err(reason) => self.answer(Err(BindError::Node(reason))),
+            },
+            PlacementRead::Refused(_) if fresh == Freshness::Watch => {
+                self.read_placement(job.clone(), pinned.clone(), Freshness::Live)
+            }
+            PlacementRead::Refused(reason) => self.answer(Err(BindError::Node(*reason))),
+            PlacementRead::Failed(message) => {
+                self.answer(Err(BindError::Unreadable { what: "NodePlacement", message: message.clone() }))
+            }
+        }
+    }
+
+    fn on_patched(
+        &self,
+        job: &Job,
+        pinned: &Pinned,
+        promised: &Reservation,
+        outcome: &PatchOutcome,
+    ) -> (Self, Vec<Request>) {
+        match outcome {
+            PatchOutcome::Done { .. } => {
+                let request = bind(job, Some(pinned.resource_version.clone()), Some(promised.clone()));
+                self.go(Phase::Binding(job.clone()), request)
+            }
+            PatchOutcome::Conflict => self.counted().retry_placement(job, pinned),
+            PatchOutcome::Lost => self.retry_placement(job, pinned),
+            PatchOutcome::Gone => self.answer(Err(BindError::Node(Reason::NoPlacementObject))),
+            PatchOutcome::Refused(message) => {
+                self.fail(job, BindError::Refused { what: "reservation", message: message.clone() })
+            }
+        }
+    }
+
+    fn on_bound(&self, job: &Job, outcome: &BindOutcome) -> (Self, Vec<Request>) {
+        match outcome {
+            BindOutcome::Done => self.answer(Ok(())),
+            BindOutcome::Conflict(_) => self.counted().retry_pod(job),
+            BindOutcome::NotFound | BindOutcome::Lost => self.retry_pod(job),
+            BindOutcome::Refused(message) => {
+                self.fail(job, BindError::Refused { what: "binding", message: message.clone() })
+            }
+        }
+    }
+
+    fn on_deadline(&self) -> (Self, Vec<Request>) {
+        match &self.phase {
+            Phase::Idle | Phase::Done => (self.clone(), Vec::new()),
+            Phase::Withdrawing(_, error) => self.answer(Err(error.clone())),
+            // What may be held stays: the pod comes again, or the reaper frees it.
+            _ => self.answer(Err(BindError::Deadline)),
+        }
+    }
+
+    fn on_withdrawal(&self, inner: &withdraw::State, error: &BindError, event: &Event) -> (Self, Vec<Request>) {
+        let (inner, requests) = withdraw::step(inner, event);
+        if inner.is_done() {
+            return self.answer(Err(error.clone()));
+        }
+        (Self { phase: Phase::Withdrawing(inner, error.clone()), conflicts: self.conflicts }, requests)
+    }
+}
+
+impl Job {
+    fn next_round(&self) -> Option<Self> {
+        let rounds = self.rounds + 1;
+        (rounds < MAX_ROUNDS).then(|| Self { rounds, ..self.clone() })
+    }
+}
+
+fn bind(job: &Job, resource_version: Option<String>, placement: Option<Reservation>) -> Request {
+    Request::Bind { pod: job.request.pod.clone(), node: job.request.node.clone(), resource_version, placement }
+}
+
+/// The reservation to write, and the index of the pod's own one that it replaces. CPUs once promised to the pod stay the
+/// same as long as they are what it asks for: a Binding that carries them may still be under way.
+fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<(Option<usize>, Reservation), Reason> {
+    let pod = &job.request.pod;
+    let machine = facts.machine.as_ref().map_err(|reason| *reason)?;
+    let own = facts.reservations.iter().position(|held| held.pod.uid == pod.uid);
+    if let Some(index) = own
+        && let Some(held) = facts.reservations.get(index).filter(|held| serves(held, pinned))
+    {
+        let renewed = held.reserved_at_ms.saturating_add(RENEWAL_STEP_MS).max(job.now_ms);
+        trusted(Held::of(machine, &facts.reservations))?;
+        return Ok((own, Reservation { reserved_at_ms: renewed, ..held.clone() }));
+    }
+    let mut others = facts.reservations.clone();
+    let former = own.map(|index| others.remove(index));
+    let held = trusted(Held::of(machine, &others))?;
+    let free = NodeFree {
+        cpus: &held.free_cpus(machine),
+        memory_free_bytes: &held.free_memory_bytes(machine),
+        shared_reserve: facts.shared_reserve,
+    };
+    let containers = pinned.containers.iter().map(|(name, cpus)| ContainerCpus { name: name.clone(), cpus: *cpus });
+    let wanted = CpuRequest { containers: containers.collect(), memory_bytes: pinned.memory_bytes };
+    match choose(machine, &free, &wanted) {
+        Verdict::Fits(choice) => {
+            let after_former = former.map_or(0, |former| former.reserved_at_ms.saturating_add(RENEWAL_STEP_MS));
+            Ok((own, Reservation::of_choice(PodRef::clone(pod), job.now_ms.max(after_former), choice)))
+        }
+        Verdict::DoesNotFit(no) => Err(Reason::from(no)),
+    }
+}
+
+fn trusted(held: Result<Held, ReservationFault>) -> Result<Held, Reason> {
+    held.map_err(|_| Reason::NodeDistrusted)
+}
+
+fn serves(held: &Reservation, pinned: &Pinned) -> bool {
+    let asked = pinned.containers.iter().map(|(name, cpus)| (name.as_str(), *cpus));
+    held.containers.iter().map(|(name, cpus)| (name.as_str(), cpus.len())).eq(asked)
+        && held.memory_bytes() == pinned.memory_bytes
+}
+
+/// One step. An event that answers nothing asked for changes nothing.
+#[must_use]
+pub fn step(state: &State, event: &Event) -> (State, Vec<Request>) {
+    match (&state.phase, event) {
+        (_, Event::DeadlineNear) => state.on_deadline(),
+        (Phase::Idle, Event::Start { request, pod, now_ms }) => state.on_start(request, pod.as_ref(), *now_ms),
+        (Phase::ReadingPod(job), Event::Pod(read)) => state.on_pod(job, read),
+        (Phase::ReadingPlacement(job, pinned, fresh), Event::Placement(read)) => {
+            state.on_placement(job, pinned, *fresh, read)
+        }
+        (Phase::Reserving(job, pinned, promised), Event::Patched(outcome)) => {
+            state.on_patched(job, pinned, promised, outcome)
+        }
+        (Phase::Binding(job), Event::Bound(outcome)) => state.on_bound(job, outcome),
+        (Phase::Withdrawing(inner, error), event) => state.on_withdrawal(inner, error, event),
+        _ => (state.clone(), Vec::new()),
+    }
+}

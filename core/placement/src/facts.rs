@@ -1,0 +1,60 @@
+//! What the steps are told about pods and nodes.
+use crate::{Reason, Reservation};
+use fairlead_topology::{CpuRequest, Machine};
+use std::sync::Arc;
+
+/// A pod as the API server (or the watch) shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    /// UID.
+    pub uid: String,
+    /// `metadata.resourceVersion` of what was read.
+    pub resource_version: String,
+    /// `spec.nodeName`, if bound.
+    pub node: Option<String>,
+    /// Whether it has a deletion timestamp.
+    pub deleting: bool,
+    /// Whether it has any scheduling gate.
+    pub gated: bool,
+    /// Whether its phase is Succeeded or Failed.
+    pub terminal: bool,
+    /// The exclusive CPUs it asks for; none: it runs in the shared pool and nothing is reserved.
+    pub exclusive: Option<CpuRequest>,
+}
+
+/// Answer to reading a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodRead {
+    /// There it is.
+    Found(PodFacts),
+    /// There is no pod of that name.
+    Missing,
+    /// It could not be read; why.
+    Failed(String),
+}
+
+/// A NodePlacement together with the machine it speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacementFacts {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.generation`.
+    pub generation: i64,
+    /// `spec.reservations`, in its order: writes name an index.
+    pub reservations: Vec<Reservation>,
+    /// The machine, or why none is known: then nothing can be promised, but everything can be taken back.
+    pub machine: Result<Arc<Machine>, Reason>,
+    /// CPUs that must stay in the shared pool.
+    pub shared_reserve: u32,
+}
+
+/// Answer to reading a NodePlacement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlacementRead {
+    /// There it is.
+    Found(PlacementFacts),
+    /// There is none ([`Reason::NoPlacementObject`]), or it cannot be read ([`Reason::NodeDistrusted`]).
+    Refused(Reason),
+    /// It could not be read; why.
+    Failed(String),
+}

@@ -1,0 +1,135 @@
+//! The closed list of reasons for which a node or a pod is refused.
+use fairlead_topology::NoFit;
+use std::fmt;
+
+/// Why a pod may not go to a node. The text of each is fixed: kube-scheduler groups events by identical text, so numbers
+/// belong to `explain` and not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// Not every kind has been listed yet.
+    NotSynced,
+    /// No such node is known.
+    NodeUnknown,
+    /// The node has no NodeTopology.
+    NoTopology,
+    /// The NodeTopology describes no possible machine, or its two sources disagree.
+    TopologyRejected,
+    /// The node has no NodePlacement.
+    NoPlacementObject,
+    /// Its reservations overlap or name CPUs or memory the machine does not have.
+    NodeDistrusted,
+    /// The machine is too small even when empty.
+    MachineTooSmall,
+    /// Too few whole cores are free.
+    NotEnoughExclusiveCpus,
+    /// Too little memory is free on the NUMA nodes.
+    NotEnoughNumaMemory,
+    /// The shared pool would become too small for the pods in it.
+    SharedPoolTooSmall,
+    /// The pod has a scheduling gate.
+    PodGated,
+    /// The pod came past the gate and its tenant is at a hard limit.
+    TenantOverHardLimit,
+}
+
+impl Reason {
+    /// Every reason, in a fixed order; for metrics and documentation.
+    pub const ALL: [Self; 12] = [
+        Self::NotSynced,
+        Self::NodeUnknown,
+        Self::NoTopology,
+        Self::TopologyRejected,
+        Self::NoPlacementObject,
+        Self::NodeDistrusted,
+        Self::MachineTooSmall,
+        Self::NotEnoughExclusiveCpus,
+        Self::NotEnoughNumaMemory,
+        Self::SharedPoolTooSmall,
+        Self::PodGated,
+        Self::TenantOverHardLimit,
+    ];
+
+    /// The text for events and for the scheduler's reply.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotSynced => "fairlead: starting, the cluster has not been read completely",
+            Self::NodeUnknown => "fairlead: node is not known",
+            Self::NoTopology => "fairlead: node has no NodeTopology",
+            Self::TopologyRejected => "fairlead: NodeTopology is not accepted",
+            Self::NoPlacementObject => "fairlead: node has no NodePlacement",
+            Self::NodeDistrusted => "fairlead: reservations of the node contradict its machine",
+            Self::MachineTooSmall => "fairlead: machine has fewer whole cores than requested",
+            Self::NotEnoughExclusiveCpus => "fairlead: not enough free whole cores",
+            Self::NotEnoughNumaMemory => "fairlead: not enough free memory on the NUMA nodes",
+            Self::SharedPoolTooSmall => "fairlead: shared CPU pool would be too small",
+            Self::PodGated => "fairlead: pod has a scheduling gate",
+            Self::TenantOverHardLimit => "fairlead: tenant is at its hard limit and the pod was not released",
+        }
+    }
+
+    /// The name, as metrics label and in `explain`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotSynced => "NotSynced",
+            Self::NodeUnknown => "NodeUnknown",
+            Self::NoTopology => "NoTopology",
+            Self::TopologyRejected => "TopologyRejected",
+            Self::NoPlacementObject => "NoPlacementObject",
+            Self::NodeDistrusted => "NodeDistrusted",
+            Self::MachineTooSmall => "MachineTooSmall",
+            Self::NotEnoughExclusiveCpus => "NotEnoughExclusiveCpus",
+            Self::NotEnoughNumaMemory => "NotEnoughNumaMemory",
+            Self::SharedPoolTooSmall => "SharedPoolTooSmall",
+            Self::PodGated => "PodGated",
+            Self::TenantOverHardLimit => "TenantOverHardLimit",
+        }
+    }
+
+    /// Whether evicting pods from the node could not help: then it belongs into `FailedAndUnresolvableNodes`.
+    #[must_use]
+    pub const fn unresolvable(self) -> bool {
+        !matches!(self, Self::NotEnoughExclusiveCpus | Self::NotEnoughNumaMemory | Self::SharedPoolTooSmall)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl From<NoFit> for Reason {
+    fn from(no: NoFit) -> Self {
+        match no {
+            NoFit::LargerThanMachine { .. } => Self::MachineTooSmall,
+            NoFit::NothingRequested | NoFit::NotEnoughFreeCpus { .. } => Self::NotEnoughExclusiveCpus,
+            NoFit::SharedReserve { .. } => Self::SharedPoolTooSmall,
+            NoFit::NotEnoughMemory { .. } => Self::NotEnoughNumaMemory,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn texts_and_names_are_distinct_and_short() {
+        let texts: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+        let names: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!((texts.len(), names.len()), (Reason::ALL.len(), Reason::ALL.len()));
+        assert!(texts.iter().all(|text| text.len() < 80 && text.starts_with("fairlead: ")));
+    }
+
+    #[test]
+    fn only_what_a_running_pod_holds_can_be_resolved_by_preemption() {
+        let resolvable: Vec<_> = Reason::ALL.into_iter().filter(|reason| !reason.unresolvable()).collect();
+        assert_eq!(
+            resolvable,
+            [Reason::NotEnoughExclusiveCpus, Reason::NotEnoughNumaMemory, Reason::SharedPoolTooSmall]
+        );
+    }
+}

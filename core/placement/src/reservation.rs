@@ -1,0 +1,186 @@
+//! One reservation, and what all reservations of a node come to.
+use fairlead_topology::{Choice, CpuMask, Machine};
+
+/// Which pod, by the name it is read under and the UID that makes it this one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PodRef {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+}
+
+/// CPUs and memory promised to one pod on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reservation {
+    /// The pod.
+    pub pod: PodRef,
+    /// When the promise was made or last renewed, ms since the Unix epoch. On the wire it has whole seconds, so two
+    /// writes of one reservation lie at least a second apart here.
+    pub reserved_at_ms: u64,
+    /// All CPUs taken, idle siblings included.
+    pub cpus: CpuMask,
+    /// The CPUs of each container that has its own, in the order of the pod.
+    pub containers: Vec<(String, CpuMask)>,
+    /// Bytes by NUMA node id.
+    pub memory: Vec<(u32, u64)>,
+}
+
+impl Reservation {
+    /// The promise of a choice.
+    #[must_use]
+    pub fn of_choice(pod: PodRef, reserved_at_ms: u64, choice: Choice) -> Self {
+        Self { pod, reserved_at_ms, cpus: choice.cpus, containers: choice.containers, memory: choice.memory }
+    }
+
+    /// Bytes on all NUMA nodes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory.iter().fold(0, |sum, &(_, bytes)| sum.saturating_add(bytes))
+    }
+}
+
+/// What the reservations of a node hold together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// All CPUs.
+    pub cpus: CpuMask,
+    /// Bytes by dense NUMA index of the machine.
+    pub memory_bytes: Vec<u64>,
+}
+
+/// How reservations contradict each other or their machine.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReservationFault {
+    /// A text of a reservation cannot be read.
+    #[error("spec.reservations[podUID={pod_uid}].{field}: {message}")]
+    Malformed {
+        /// Whose reservation.
+        pod_uid: String,
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// No CPUs.
+    #[error("spec.reservations[podUID={pod_uid}].cpus: empty")]
+    Empty {
+        /// Whose reservation.
+        pod_uid: String,
+    },
+    /// CPUs that the machine does not have.
+    #[error("spec.reservations[podUID={pod_uid}].cpus: the machine has no CPUs {cpus}")]
+    OutOfRange {
+        /// Whose reservation.
+        pod_uid: String,
+        /// The CPUs.
+        cpus: CpuMask,
+    },
+    /// Two pods hold the same CPUs.
+    #[error("spec.reservations: pods {first} and {second} both hold CPUs {cpus}")]
+    Overlap {
+        /// UID of the pod that comes first.
+        first: String,
+        /// UID of the pod that comes later.
+        second: String,
+        /// What both hold.
+        cpus: CpuMask,
+    },
+    /// Two entries for one pod.
+    #[error("spec.reservations: pod {pod_uid} is there twice")]
+    Twice {
+        /// The pod.
+        pod_uid: String,
+    },
+    /// A container's CPUs are not among those of its pod, or two containers share some.
+    #[error(
+        "spec.reservations[podUID={pod_uid}].containers[name={container}].cpus: not its own part of the pod's CPUs"
+    )]
+    Container {
+        /// Whose reservation.
+        pod_uid: String,
+        /// The container.
+        container: String,
+    },
+    /// A NUMA node that the machine does not have.
+    #[error("spec.reservations[podUID={pod_uid}].memory: the machine has no NUMA node {numa_node}")]
+    UnknownNumaNode {
+        /// Whose reservation.
+        pod_uid: String,
+        /// The node.
+        numa_node: u32,
+    },
+}
+
+impl Held {
+    /// Adds the reservations up.
+    ///
+    /// # Errors
+    /// The first contradiction; such a node is trusted with nothing more until somebody repairs it.
+    pub fn of(machine: &Machine, reservations: &[Reservation]) -> Result<Self, ReservationFault> {
+        let mut held = Self { cpus: CpuMask::new(), memory_bytes: vec![0; machine.numa_ids().len()] };
+        for (index, reservation) in reservations.iter().enumerate() {
+            let pod_uid = || reservation.pod.uid.clone();
+            check_containers(reservation)?;
+            if !reservation.cpus.is_subset(machine.cpus()) {
+                return Err(ReservationFault::OutOfRange {
+                    pod_uid: pod_uid(),
+                    cpus: reservation.cpus.subtract(machine.cpus()),
+                });
+            }
+            let earlier = &reservations[..index];
+            if earlier.iter().any(|other| other.pod.uid == reservation.pod.uid) {
+                return Err(ReservationFault::Twice { pod_uid: pod_uid() });
+            }
+            if held.cpus.intersects(&reservation.cpus) {
+                let first = earlier.iter().find(|other| other.cpus.intersects(&reservation.cpus));
+                return Err(ReservationFault::Overlap {
+                    first: first.map(|other| other.pod.uid.clone()).unwrap_or_default(),
+                    second: pod_uid(),
+                    cpus: held.cpus.intersect(&reservation.cpus),
+                });
+            }
+            held.cpus.union_with(&reservation.cpus);
+            for &(numa_node, bytes) in &reservation.memory {
+                let unknown = || ReservationFault::UnknownNumaNode { pod_uid: pod_uid(), numa_node };
+                let index = machine.numa_index(numa_node).ok_or_else(unknown)?;
+                let sum = held.memory_bytes.get_mut(index).ok_or_else(unknown)?;
+                *sum = sum.saturating_add(bytes);
+            }
+        }
+        Ok(held)
+    }
+
+    /// CPUs of the machine that are not held.
+    #[must_use]
+    pub fn free_cpus(&self, machine: &Machine) -> CpuMask {
+        machine.cpus().subtract(&self.cpus)
+    }
+
+    /// Bytes that are not held, by dense NUMA index. A node whose memory shrank below what is held has none.
+    #[must_use]
+    pub fn free_memory_bytes(&self, machine: &Machine) -> Vec<u64> {
+        machine
+            .numa_memory_bytes()
+            .iter()
+            .zip(&self.memory_bytes)
+            .map(|(&all, &held)| all.saturating_sub(held))
+            .collect()
+    }
+}
+
+fn check_containers(reservation: &Reservation) -> Result<(), ReservationFault> {
+    if reservation.cpus.is_empty() {
+        return Err(ReservationFault::Empty { pod_uid: reservation.pod.uid.clone() });
+    }
+    let mut seen = CpuMask::new();
+    for (name, cpus) in &reservation.containers {
+        if !cpus.is_subset(&reservation.cpus) || seen.intersects(cpus) {
+            return Err(ReservationFault::Container { pod_uid: reservation.pod.uid.clone(), container: name.clone() });
+        }
+        seen.union_with(cpus);
+    }
+    Ok(())
+}

@@ -1,0 +1,401 @@
+//! Exhaustive search over the shipped steps: extenders that overlap, lost replies, writes that arrive late, crashes, a
+//! reaper. In every reachable state no CPU is in two reservations, and no pod is bound without a reservation that holds
+//! exactly the CPUs its annotation names.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+mod support;
+
+use fairlead_placement::reap::Candidate;
+use fairlead_placement::{
+    BindOutcome, BindRequest, Event, Held, PatchOutcome, PlacementFacts, PlacementRead, PodFacts, PodRead, Request,
+    Reservation, TouchOutcome, bind, reap,
+};
+use fairlead_topology::{CpuMask, Machine};
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use support::{cpus, machine, pod};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ApiPod {
+    exists: bool,
+    version: u32,
+    bound: Option<(String, Vec<(String, CpuMask)>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ApiPlacement {
+    generation: i64,
+    reservations: Vec<Reservation>,
+}
+
+/// Somebody who carries requests out for one step machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Actor {
+    Waiting(Job),
+    Binding(bind::State),
+    Reaping(reap::State),
+    Over,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Job {
+    Bind { pod: usize, node: usize },
+    Reap { pod: usize, node: usize },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct World {
+    pods: Vec<ApiPod>,
+    nodes: Vec<ApiPlacement>,
+    actors: Vec<(Actor, Option<Request>)>,
+    /// Writes whose answer nobody hears; each may yet happen.
+    late: Vec<Request>,
+    faults_left: u8,
+}
+
+impl World {
+    /// How often something was written, pods and nodes together.
+    fn writes(&self) -> i64 {
+        let pods: i64 = self.pods.iter().map(|pod| i64::from(pod.version) - 1).sum();
+        let nodes: i64 = self.nodes.iter().map(|node| node.generation - 1).sum();
+        pods + nodes
+    }
+}
+
+/// What does not change during a search.
+struct Setting {
+    machine: Arc<Machine>,
+    cpus_per_pod: u32,
+    pods_may_go: bool,
+    /// The API server compares the Binding's resourceVersion; off only to show that the search would notice.
+    fenced: bool,
+}
+
+fn uid(index: usize) -> String {
+    format!("u{index}")
+}
+
+fn node(index: usize) -> String {
+    format!("n{index}")
+}
+
+fn index_in(name: &str) -> usize {
+    name[1..].parse().unwrap()
+}
+
+impl Setting {
+    fn pod_read(&self, world: &World, index: usize) -> PodRead {
+        let api = &world.pods[index];
+        if !api.exists {
+            return PodRead::Missing;
+        }
+        PodRead::Found(PodFacts {
+            uid: uid(index),
+            resource_version: api.version.to_string(),
+            node: api.bound.as_ref().map(|(node, _)| node.clone()),
+            deleting: false,
+            gated: false,
+            terminal: false,
+            exclusive: Some(cpus(self.cpus_per_pod)),
+        })
+    }
+
+    /// The write generation a patch must meet, as the API server does it: a patch that changes nothing raises nothing.
+    fn patch(world: &mut World, name: &str, expected: i64, change: impl FnOnce(&mut Vec<Reservation>)) -> Event {
+        let placement = &mut world.nodes[index_in(name)];
+        if placement.generation != expected {
+            return Event::Patched(PatchOutcome::Conflict);
+        }
+        let before = placement.reservations.clone();
+        change(&mut placement.reservations);
+        let seconds = |all: &[Reservation]| -> Vec<Reservation> {
+            let cut = |held: &Reservation| Reservation {
+                reserved_at_ms: held.reserved_at_ms / 1_000 * 1_000,
+                ..held.clone()
+            };
+            all.iter().map(cut).collect()
+        };
+        placement.reservations = seconds(&placement.reservations);
+        placement.generation += i64::from(placement.reservations != before);
+        Event::Patched(PatchOutcome::Done { generation: placement.generation })
+    }
+
+    fn bind(&self, world: &mut World, request: &Request) -> Event {
+        let Request::Bind { pod, node, resource_version, placement } = request else { panic!("{request:?}") };
+        let api = &mut world.pods[index_in(&pod.uid)];
+        if !api.exists {
+            return Event::Bound(BindOutcome::NotFound);
+        }
+        let other_version = resource_version.as_ref().is_some_and(|version| *version != api.version.to_string());
+        if api.bound.is_some() || (self.fenced && other_version) {
+            return Event::Bound(BindOutcome::Conflict("bound or another version".into()));
+        }
+        api.version += 1;
+        api.bound = Some((node.clone(), placement.as_ref().unwrap().containers.clone()));
+        Event::Bound(BindOutcome::Done)
+    }
+
+    /// Carries a request out as the API server would.
+    fn execute(&self, world: &mut World, request: &Request) -> Event {
+        match request {
+            Request::ReadPod { pod } => Event::Pod(self.pod_read(world, index_in(&pod.uid))),
+            Request::ReadPlacement { node, .. } => {
+                let placement = &world.nodes[index_in(node)];
+                Event::Placement(PlacementRead::Found(PlacementFacts {
+                    uid: "np".into(),
+                    generation: placement.generation,
+                    reservations: placement.reservations.clone(),
+                    machine: Ok(Arc::clone(&self.machine)),
+                    shared_reserve: 0,
+                }))
+            }
+            Request::Reserve { node, generation, replaces, reservation, .. } => {
+                Self::patch(world, node, *generation, |all| match replaces {
+                    Some(index) => all[*index] = reservation.clone(),
+                    None => all.push(reservation.clone()),
+                })
+            }
+            Request::Release { node, generation, index, pod_uid, .. } => {
+                Self::patch(world, node, *generation, |all| assert_eq!(&all.remove(*index).pod.uid, pod_uid))
+            }
+            Request::Touch { pod, resource_version } => {
+                let api = &mut world.pods[index_in(&pod.uid)];
+                Event::Touched(match api {
+                    ApiPod { exists: false, .. } => TouchOutcome::Gone,
+                    api if api.version.to_string() == *resource_version => {
+                        api.version += 1;
+                        TouchOutcome::Done
+                    }
+                    _ => TouchOutcome::Conflict,
+                })
+            }
+            Request::Bind { .. } => self.bind(world, request),
+            Request::Answer(_) | Request::Finished(_) => panic!("{request:?} asks for nothing"),
+        }
+    }
+
+    fn next(&self, world: &World) -> Vec<World> {
+        let mut next = Vec::new();
+        for (index, (actor, pending)) in world.actors.iter().enumerate() {
+            match (actor, pending) {
+                (Actor::Waiting(job), _) => next.push(self.start(world, index, *job)),
+                (_, Some(request)) => self.carry_out(world, index, request, &mut next),
+                (_, None) => {}
+            }
+        }
+        for index in 0..world.late.len() {
+            let mut after = world.clone();
+            let request = after.late.remove(index);
+            self.execute(&mut after, &request);
+            next.push(after);
+        }
+        if self.pods_may_go && world.faults_left > 0 && world.pods[0].exists {
+            let mut after = world.clone();
+            after.faults_left -= 1;
+            after.pods[0] = ApiPod { exists: false, bound: None, ..after.pods[0].clone() };
+            next.push(after);
+        }
+        next
+    }
+
+    fn start(&self, world: &World, actor: usize, job: Job) -> World {
+        let mut after = world.clone();
+        let (state, asked) = match job {
+            Job::Bind { pod: index, node: target } => {
+                let seen = match self.pod_read(world, index) {
+                    PodRead::Found(facts) => Some(facts),
+                    _ => None,
+                };
+                let request = BindRequest { pod: pod(&uid(index)), node: node(target) };
+                let begin = Event::Start { request, pod: seen, now_ms: 10_000 };
+                let (state, asked) = bind::step(&bind::State::default(), &begin);
+                (Actor::Binding(state), asked)
+            }
+            Job::Reap { pod: index, node: target } => {
+                let candidate = Candidate { node: node(target), pod: pod(&uid(index)), even_unbound: true };
+                let (state, asked) = reap::start(candidate);
+                (Actor::Reaping(state), asked)
+            }
+        };
+        settle(&mut after, actor, state, asked);
+        after
+    }
+
+    fn carry_out(&self, world: &World, actor: usize, request: &Request, next: &mut Vec<World>) {
+        let mut answered = world.clone();
+        let event = self.execute(&mut answered, request);
+        tell(&mut answered, actor, &event);
+        next.push(answered);
+        if world.faults_left == 0 {
+            return;
+        }
+        let mut faulty = world.clone();
+        faulty.faults_left -= 1;
+        let lost = match request {
+            Request::Reserve { .. } | Request::Release { .. } => Event::Patched(PatchOutcome::Lost),
+            Request::Bind { .. } => Event::Bound(BindOutcome::Lost),
+            Request::Touch { .. } => Event::Touched(TouchOutcome::Lost),
+            _ => {
+                // Nothing but a crash can go wrong with a read.
+                faulty.actors[actor] = (Actor::Over, None);
+                next.push(faulty);
+                return;
+            }
+        };
+        // The answer is lost after the write.
+        let mut after_write = faulty.clone();
+        self.execute(&mut after_write, request);
+        tell(&mut after_write, actor, &lost);
+        next.push(after_write);
+        // The answer is lost and the write comes later, or never.
+        faulty.late.push(request.clone());
+        let mut late = faulty.clone();
+        tell(&mut late, actor, &lost);
+        next.push(late);
+        // The process dies, the write comes later, or never.
+        faulty.actors[actor] = (Actor::Over, None);
+        next.push(faulty);
+    }
+
+    fn check(&self, world: &World) -> Result<(), String> {
+        for placement in &world.nodes {
+            Held::of(&self.machine, &placement.reservations).map_err(|fault| fault.to_string())?;
+        }
+        for (index, api) in world.pods.iter().enumerate() {
+            let Some((node, containers)) = api.bound.as_ref().filter(|_| api.exists) else { continue };
+            let held = world.nodes[index_in(node)].reservations.iter().find(|held| held.pod.uid == uid(index));
+            if held.map(|held| &held.containers) != Some(containers) {
+                return Err(format!("{} is bound with {containers:?}, reserved is {held:?}", uid(index)));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn tell(world: &mut World, actor: usize, event: &Event) {
+    let (state, asked) = match &world.actors[actor].0 {
+        Actor::Binding(state) => {
+            let (state, asked) = bind::step(state, event);
+            (Actor::Binding(state), asked)
+        }
+        Actor::Reaping(state) => {
+            let (state, asked) = reap::step(state, event);
+            (Actor::Reaping(state), asked)
+        }
+        other => panic!("{other:?} hears {event:?}"),
+    };
+    settle(world, actor, state, asked);
+}
+
+fn settle(world: &mut World, actor: usize, state: Actor, mut asked: Vec<Request>) {
+    assert_eq!(asked.len(), 1, "one request at a time: {asked:?}");
+    world.actors[actor] = match asked.remove(0) {
+        Request::Answer(_) | Request::Finished(_) => (Actor::Over, None),
+        request => (state, Some(request)),
+    };
+}
+
+/// Histories with more writes than this are cut off: conflicts can go in circles until the rounds run out. Six hold
+/// reserve, touch, release, reserve anew, renew, bind.
+const MAX_WRITES: i64 = 6;
+
+/// What a search found.
+#[derive(Default)]
+struct Found {
+    states: usize,
+    /// Most pods bound in a state where nothing more can happen.
+    most_bound: usize,
+    /// An end in which a pod that is not bound holds nothing, and nothing else is held.
+    clean_end: bool,
+    violation: Option<String>,
+}
+
+fn search(setting: &Setting, pods: usize, nodes: usize, jobs: &[Job], faults: u8) -> Found {
+    let first = World {
+        pods: vec![ApiPod { exists: true, version: 1, bound: None }; pods],
+        nodes: vec![ApiPlacement { generation: 1, reservations: Vec::new() }; nodes],
+        actors: jobs.iter().map(|&job| (Actor::Waiting(job), None)).collect(),
+        late: Vec::new(),
+        faults_left: faults,
+    };
+    let mut found = Found::default();
+    let mut seen = HashSet::new();
+    let mut open = vec![first];
+    while let Some(world) = open.pop() {
+        let mut hasher = DefaultHasher::new();
+        world.hash(&mut hasher);
+        if !seen.insert(hasher.finish()) {
+            continue;
+        }
+        found.states += 1;
+        if let Err(violation) = setting.check(&world) {
+            found.violation = Some(format!("{violation}\n{world:#?}"));
+            return found;
+        }
+        if world.writes() > MAX_WRITES {
+            continue;
+        }
+        let next = setting.next(&world);
+        if next.is_empty() {
+            let bound = world.pods.iter().filter(|pod| pod.bound.is_some()).count();
+            let held: usize = world.nodes.iter().map(|node| node.reservations.len()).sum();
+            found.most_bound = found.most_bound.max(bound);
+            found.clean_end |= held == bound;
+        }
+        open.extend(next);
+    }
+    found
+}
+
+fn setting(cores: u32, cpus_per_pod: u32) -> Setting {
+    Setting { machine: machine(cores), cpus_per_pod, pods_may_go: false, fenced: true }
+}
+
+fn holds(found: &Found) {
+    eprintln!("{} states", found.states);
+    assert!(found.violation.is_none(), "after {} states: {}", found.states, found.violation.as_ref().unwrap());
+    assert!(found.clean_end);
+}
+
+#[test]
+fn two_extenders_and_two_pods_race_for_the_last_cores() {
+    let jobs = [0, 1, 0, 1].map(|pod| Job::Bind { pod, node: 0 });
+    let found = search(&setting(3, 2), 2, 1, &jobs, 1);
+    holds(&found);
+    assert_eq!(found.most_bound, 1, "the node has room for one");
+    assert!(found.states > 1_000, "{}", found.states);
+}
+
+#[test]
+fn two_pods_find_room_side_by_side() {
+    let jobs = [Job::Bind { pod: 0, node: 0 }, Job::Bind { pod: 1, node: 0 }];
+    let found = search(&setting(4, 2), 2, 1, &jobs, 2);
+    holds(&found);
+    assert_eq!(found.most_bound, 2);
+}
+
+#[test]
+fn a_reaper_never_frees_under_a_binding() {
+    let jobs = [Job::Bind { pod: 0, node: 0 }, Job::Bind { pod: 0, node: 0 }, Job::Reap { pod: 0, node: 0 }];
+    holds(&search(&setting(3, 2), 1, 1, &jobs, 1));
+}
+
+#[test]
+fn two_extenders_send_one_pod_to_two_nodes() {
+    let jobs = [
+        Job::Bind { pod: 0, node: 0 },
+        Job::Bind { pod: 0, node: 1 },
+        Job::Reap { pod: 0, node: 0 },
+        Job::Reap { pod: 0, node: 1 },
+    ];
+    let found = search(&Setting { pods_may_go: true, ..setting(2, 2) }, 1, 2, &jobs, 1);
+    holds(&found);
+    assert_eq!(found.most_bound, 1);
+}
+
+#[test]
+fn the_search_notices_a_binding_without_fence() {
+    let jobs = [Job::Bind { pod: 0, node: 0 }, Job::Bind { pod: 0, node: 0 }, Job::Reap { pod: 0, node: 0 }];
+    let found = search(&Setting { fenced: false, ..setting(3, 2) }, 1, 1, &jobs, 1);
+    assert!(found.violation.is_some_and(|violation| violation.contains("is bound with")));
+}

@@ -1,0 +1,120 @@
+//! Freeing what is held for nobody, case by case; and what a set of reservations may not say.
+#![allow(clippy::unwrap_used, reason = "tests")]
+mod support;
+
+use fairlead_placement::reap::{Candidate, Seen, State, candidates, start, step};
+use fairlead_placement::{
+    Event, Held, PatchOutcome, PlacementRead, PodFacts, PodRead, Request, Reservation, ReservationFault, TouchOutcome,
+    Withdrawal,
+};
+use support::{held, machine, mask, placement, pod, waiting};
+
+fn begin(even_unbound: bool) -> State {
+    let (state, asked) = start(Candidate { node: "n1".into(), pod: pod("u1"), even_unbound });
+    assert_eq!(asked, [Request::ReadPlacement { node: "n1".into(), live: true }]);
+    state
+}
+
+fn tell(state: &State, event: Event) -> (State, Request) {
+    let (state, mut asked) = step(state, &event);
+    assert_eq!(asked.len(), 1);
+    (state, asked.remove(0))
+}
+
+fn reads_pod(state: &State) -> State {
+    let listed = placement(5, 4, vec![held("u1", "0-1")]);
+    let (state, asked) = tell(state, Event::Placement(PlacementRead::Found(listed)));
+    assert_eq!(asked, Request::ReadPod { pod: pod("u1") });
+    state
+}
+
+fn release() -> Request {
+    Request::Release { node: "n1".into(), uid: "np".into(), generation: 5, index: 0, pod_uid: "u1".into() }
+}
+
+#[test]
+fn candidates_are_old_enough_and_not_at_home() {
+    let reservations = [held("here", "0"), held("gone", "1"), held("waits", "2")];
+    let seen = |uid: &str| match uid {
+        "here" => Seen::Here,
+        "waits" => Seen::Unbound,
+        _ => Seen::NotHere,
+    };
+    let found: Vec<(String, bool)> = candidates("n1", &reservations, 70_000, 60_000, seen)
+        .map(|candidate| (candidate.pod.uid, candidate.even_unbound))
+        .collect();
+    assert_eq!(found, [("gone".to_owned(), false), ("waits".to_owned(), true)]);
+    assert_eq!(candidates("n1", &reservations, 60_000, 60_000, seen).count(), 0);
+}
+
+#[test]
+fn a_pod_that_cannot_come_here_any_more_is_freed() {
+    let elsewhere = PodFacts { node: Some("n2".into()), ..waiting("u1", 2) };
+    let ended = PodFacts { node: Some("n1".into()), terminal: true, ..waiting("u1", 2) };
+    for read in [
+        PodRead::Missing,
+        PodRead::Found(waiting("other", 1)),
+        PodRead::Found(elsewhere),
+        PodRead::Found(ended),
+        PodRead::Found(PodFacts { deleting: true, ..waiting("u1", 2) }),
+    ] {
+        let (state, asked) = tell(&reads_pod(&begin(false)), Event::Pod(read));
+        assert_eq!(asked, release());
+        let (_, asked) = tell(&state, Event::Patched(PatchOutcome::Done { generation: 6 }));
+        assert_eq!(asked, Request::Finished(Withdrawal::Released));
+    }
+}
+
+#[test]
+fn a_pod_that_runs_here_or_may_come_keeps_it() {
+    let here = PodFacts { node: Some("n1".into()), deleting: true, ..waiting("u1", 2) };
+    for read in [PodRead::Found(here), PodRead::Found(waiting("u1", 2)), PodRead::Failed("down".into())] {
+        let (_, asked) = tell(&reads_pod(&begin(false)), Event::Pod(read));
+        assert!(matches!(asked, Request::Finished(Withdrawal::Kept(_))), "{asked:?}");
+    }
+}
+
+#[test]
+fn an_unbound_pod_is_touched_first_and_looked_at_again_when_that_fails() {
+    let (state, asked) = tell(&reads_pod(&begin(true)), Event::Pod(PodRead::Found(waiting("u1", 2))));
+    assert_eq!(asked, Request::Touch { pod: pod("u1"), resource_version: "7".into() });
+    let (_, freed) = tell(&state, Event::Touched(TouchOutcome::Done));
+    assert_eq!(freed, release());
+    for outcome in [TouchOutcome::Conflict, TouchOutcome::Lost] {
+        let (state, asked) = tell(&state, Event::Touched(outcome));
+        assert_eq!(asked, Request::ReadPod { pod: pod("u1") });
+        let bound = PodFacts { node: Some("n1".into()), ..waiting("u1", 2) };
+        let (_, asked) = tell(&state, Event::Pod(PodRead::Found(bound)));
+        assert!(matches!(asked, Request::Finished(Withdrawal::Kept(_))));
+    }
+}
+
+#[test]
+fn a_conflict_starts_over_and_an_absent_reservation_ends_it() {
+    let (state, _) = tell(&reads_pod(&begin(false)), Event::Pod(PodRead::Missing));
+    for outcome in [PatchOutcome::Conflict, PatchOutcome::Lost] {
+        let (state, asked) = tell(&state, Event::Patched(outcome));
+        assert_eq!(asked, Request::ReadPlacement { node: "n1".into(), live: true });
+        let (_, asked) = tell(&state, Event::Placement(PlacementRead::Found(placement(6, 4, Vec::new()))));
+        assert_eq!(asked, Request::Finished(Withdrawal::NothingHeld));
+    }
+}
+
+#[test]
+fn contradictions_are_named() {
+    let machine = machine(4);
+    let fault = |reservations: &[Reservation]| Held::of(&machine, reservations).unwrap_err();
+    let overlap = fault(&[held("a", "0-1"), held("b", "1-2")]);
+    assert_eq!(overlap, ReservationFault::Overlap { first: "a".into(), second: "b".into(), cpus: mask("1") });
+    assert_eq!(overlap.to_string(), "spec.reservations: pods a and b both hold CPUs 1");
+    assert_eq!(fault(&[held("a", "3-4")]), ReservationFault::OutOfRange { pod_uid: "a".into(), cpus: mask("4") });
+    assert_eq!(fault(&[held("a", "0"), held("a", "1")]), ReservationFault::Twice { pod_uid: "a".into() });
+    assert_eq!(fault(&[held("a", "")]), ReservationFault::Empty { pod_uid: "a".into() });
+    let far = Reservation { memory: vec![(7, 1)], ..held("a", "0") };
+    assert_eq!(fault(&[far]), ReservationFault::UnknownNumaNode { pod_uid: "a".into(), numa_node: 7 });
+    let foreign = Reservation { containers: vec![("main".into(), mask("2"))], ..held("a", "0") };
+    assert_eq!(fault(&[foreign]), ReservationFault::Container { pod_uid: "a".into(), container: "main".into() });
+    let held = Held::of(&machine, &[held("a", "0"), held("b", "2")]).unwrap();
+    assert_eq!(held.free_cpus(&machine), mask("1,3"));
+    assert_eq!(held.free_memory_bytes(&machine), [800]);
+}

@@ -1,0 +1,60 @@
+//! Small machines and facts for the tests of this crate.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "test support")]
+use fairlead_placement::{PlacementFacts, PodFacts, PodRef, Reservation};
+use fairlead_topology::{
+    ContainerCpus, CoreDescription, CpuMask, CpuRequest, Machine, MachineDescription, NumaDescription,
+    PackageDescription,
+};
+use std::sync::Arc;
+
+/// One package, one NUMA node of 1,000 bytes, so many cores of one thread.
+pub fn machine(cores: u32) -> Arc<Machine> {
+    let all: CpuMask = (0..cores).collect();
+    let description = MachineDescription {
+        packages: vec![PackageDescription { id: 0, cpus: all.clone() }],
+        numa_nodes: vec![NumaDescription { id: 0, cpus: all, memory_bytes: 1_000, distances: Vec::new() }],
+        l3_caches: Vec::new(),
+        cores: (0..cores).map(|id| CoreDescription { id, cpus: CpuMask::from_ids([id]) }).collect(),
+    };
+    Arc::new(Machine::new(&description).unwrap())
+}
+
+pub fn mask(list: &str) -> CpuMask {
+    CpuMask::parse_list(list).unwrap()
+}
+
+pub fn pod(uid: &str) -> PodRef {
+    PodRef { namespace: "shop".into(), name: format!("name-of-{uid}"), uid: uid.into() }
+}
+
+pub fn cpus(count: u32) -> CpuRequest {
+    CpuRequest { containers: vec![ContainerCpus { name: "main".into(), cpus: count }], memory_bytes: 100 }
+}
+
+pub fn held(uid: &str, list: &str) -> Reservation {
+    Reservation {
+        pod: pod(uid),
+        reserved_at_ms: 5_000,
+        cpus: mask(list),
+        containers: vec![("main".into(), mask(list))],
+        memory: vec![(0, 100)],
+    }
+}
+
+/// An unbound pod that asks for CPUs of its own.
+pub fn waiting(uid: &str, count: u32) -> PodFacts {
+    PodFacts {
+        uid: uid.into(),
+        resource_version: "7".into(),
+        node: None,
+        deleting: false,
+        gated: false,
+        terminal: false,
+        exclusive: Some(cpus(count)),
+    }
+}
+
+pub fn placement(generation: i64, cores: u32, reservations: Vec<Reservation>) -> PlacementFacts {
+    PlacementFacts { uid: "np".into(), generation, reservations, machine: Ok(machine(cores)), shared_reserve: 0 }
+}

@@ -1,0 +1,239 @@
+//! What is free on a machine, counted once a snapshot so that evaluating a request costs some tens of nanoseconds.
+
+use std::cmp::Reverse;
+
+use smallvec::SmallVec;
+
+use crate::machine::Machine;
+use crate::search::search;
+use crate::{NodeFree, Rank, Score};
+
+/// Exclusive whole CPUs for one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerCpus {
+    /// The container's name, unique in its pod.
+    pub name: String,
+    /// How many CPUs; each container starts on a core of its own. 0 is allowed and gets none.
+    pub cpus: u32,
+}
+
+/// What a pod asks of one node: exclusive CPUs per container, in whole physical cores, and memory beside them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CpuRequest {
+    /// The containers that get exclusive CPUs.
+    pub containers: Vec<ContainerCpus>,
+    /// Memory of the whole pod, bytes; must fit into the NUMA nodes chosen.
+    pub memory_bytes: u64,
+}
+
+impl CpuRequest {
+    /// Whole cores needed on a machine with this many threads per core.
+    #[must_use]
+    pub fn cores(&self, smt_width: u32) -> u64 {
+        self.containers.iter().map(|container| u64::from(container.cpus.div_ceil(smt_width.max(1)))).sum()
+    }
+}
+
+/// Why a request does not fit. CPU numbers count whole cores: siblings of a half-used core included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum NoFit {
+    /// No container asks for a CPU.
+    #[error("no container asks for exclusive CPUs")]
+    NothingRequested,
+    /// It would not fit the machine if everything were free.
+    #[error("needs {needed_cpus} CPUs in whole cores, the machine has {machine_cpus}")]
+    LargerThanMachine {
+        /// CPUs needed, in whole cores.
+        needed_cpus: u64,
+        /// CPUs in regular cores.
+        machine_cpus: u32,
+    },
+    /// Too few whole cores are free.
+    #[error("needs {needed_cpus} CPUs in whole cores, {free_cpus} are free")]
+    NotEnoughFreeCpus {
+        /// CPUs needed, in whole cores.
+        needed_cpus: u64,
+        /// CPUs of wholly free regular cores.
+        free_cpus: u32,
+    },
+    /// The shared pool would become smaller than its reserve.
+    #[error("needs {needed_cpus} CPUs in whole cores, the shared pool can spare {spare_cpus}")]
+    SharedReserve {
+        /// CPUs needed, in whole cores.
+        needed_cpus: u64,
+        /// Free CPUs above the reserve.
+        spare_cpus: u32,
+    },
+    /// The NUMA nodes with CPUs have too little free memory together.
+    #[error("needs {needed_bytes} bytes of memory, the NUMA nodes with CPUs have {free_bytes} free")]
+    NotEnoughMemory {
+        /// Bytes asked for.
+        needed_bytes: u64,
+        /// Bytes free.
+        free_bytes: u64,
+    },
+}
+
+/// Cores and memory that a request comes down to on one machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Demand {
+    /// At least 1.
+    pub(crate) cores: u32,
+    pub(crate) memory_bytes: u64,
+}
+
+/// One NUMA node that has CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NumaFree {
+    pub(crate) memory_bytes: u64,
+    /// Regular cores.
+    pub(crate) cores: u16,
+    /// Those of them that are wholly free.
+    pub(crate) free_cores: u16,
+    /// Dense index in the machine.
+    pub(crate) index: u16,
+    /// Where its cache groups end in `FreeSummary::groups`; they start where the previous node's end.
+    groups_end: u16,
+}
+
+/// Free whole cores per NUMA node and cache group, and free memory, of one node at one moment.
+///
+/// Whoever holds a snapshot builds one per node when that node's reservations or topology change and keeps it beside
+/// the [`Machine`]; [`FreeSummary::evaluate`] then reads only this. Up to 8 NUMA nodes and 32 L3 caches it is one
+/// flat value without heap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FreeSummary {
+    smt_width: u32,
+    largest_l3: u32,
+    machine_cores: u32,
+    free_cores: u32,
+    spare_cpus: u32,
+    memory_bytes: u64,
+    numa_nodes: SmallVec<[NumaFree; 8]>,
+    /// Free cores of the cache groups, NUMA node by NUMA node, largest first within each.
+    groups: SmallVec<[u16; 32]>,
+}
+
+impl FreeSummary {
+    /// Counts what is free.
+    #[must_use]
+    pub fn new(machine: &Machine, free: &NodeFree<'_>) -> Self {
+        let words = free.cpus.words();
+        let mut numa_nodes: SmallVec<[NumaFree; 8]> = SmallVec::new();
+        let mut groups: SmallVec<[u16; 32]> = SmallVec::new();
+        let mut largest_l3 = 0;
+        for (index, node) in machine.nodes().iter().enumerate().filter(|(_, node)| !node.cpus.is_empty()) {
+            let start = groups.len();
+            for group in &machine.groups()[node.groups.clone()] {
+                let cores = &machine.cores()[group.regular.clone()];
+                groups.push(cores.iter().filter(|core| core.is_within(words)).count() as u16);
+                largest_l3 = largest_l3.max(cores.len() as u32);
+            }
+            let own = &mut groups[start..];
+            own.sort_unstable_by_key(|&free_cores| Reverse(free_cores));
+            numa_nodes.push(NumaFree {
+                memory_bytes: free.memory_free_bytes.get(index).copied().unwrap_or(0),
+                cores: node.regular_cores as u16,
+                free_cores: own.iter().sum(),
+                index: index as u16,
+                groups_end: groups.len() as u16,
+            });
+        }
+        Self {
+            smt_width: machine.smt_width(),
+            largest_l3,
+            machine_cores: numa_nodes.iter().map(|node| u32::from(node.cores)).sum(),
+            free_cores: numa_nodes.iter().map(|node| u32::from(node.free_cores)).sum(),
+            spare_cpus: free.cpus.intersect(machine.cpus()).len().saturating_sub(free.shared_reserve),
+            memory_bytes: numa_nodes.iter().fold(0, |sum: u64, node| sum.saturating_add(node.memory_bytes)),
+            numa_nodes,
+            groups,
+        }
+    }
+
+    /// Wholly free cores that can be given to exclusive requests.
+    #[must_use]
+    pub fn free_cores(&self) -> u32 {
+        self.free_cores
+    }
+
+    /// Free CPUs above the reserve of the shared pool.
+    #[must_use]
+    pub fn spare_cpus(&self) -> u32 {
+        self.spare_cpus
+    }
+
+    /// For each NUMA node with CPUs: dense index, wholly free cores, free memory in bytes.
+    pub fn numa_nodes(&self) -> impl Iterator<Item = (usize, u32, u64)> + '_ {
+        self.numa_nodes.iter().map(|node| (usize::from(node.index), u32::from(node.free_cores), node.memory_bytes))
+    }
+
+    /// The score the choice for this request would have; `machine` is the one the summary was made of.
+    ///
+    /// # Errors
+    /// [`NoFit`] if, and only if, [`crate::choose`] says so too.
+    pub fn evaluate(&self, machine: &Machine, request: &CpuRequest) -> Result<Score, NoFit> {
+        let (rank, numa_cores) = self.rank(machine, request)?;
+        Ok(self.score(&rank, numa_cores))
+    }
+
+    /// The rank of the choice and the regular cores of the NUMA nodes it uses: what the score is made of, for
+    /// explanations.
+    ///
+    /// # Errors
+    /// As [`FreeSummary::evaluate`].
+    pub fn rank(&self, machine: &Machine, request: &CpuRequest) -> Result<(Rank, u32), NoFit> {
+        let demand = self.demand(request)?;
+        let found = search(machine, self, &demand, &mut |_, _| 0).ok_or_else(|| self.not_enough_cpus(&demand))?;
+        Ok((found.rank, self.numa_cores(&found.nodes)))
+    }
+
+    /// The request in cores, if the sums allow it. Sums suffice: all NUMA nodes together are one of the sets searched.
+    pub(crate) fn demand(&self, request: &CpuRequest) -> Result<Demand, NoFit> {
+        let cores = request.cores(self.smt_width);
+        let needed_cpus = cores.saturating_mul(u64::from(self.smt_width));
+        if cores == 0 {
+            return Err(NoFit::NothingRequested);
+        }
+        if cores > u64::from(self.machine_cores) {
+            return Err(NoFit::LargerThanMachine { needed_cpus, machine_cpus: self.machine_cores * self.smt_width });
+        }
+        if cores > u64::from(self.free_cores) {
+            return Err(NoFit::NotEnoughFreeCpus { needed_cpus, free_cpus: self.free_cores * self.smt_width });
+        }
+        if needed_cpus > u64::from(self.spare_cpus) {
+            return Err(NoFit::SharedReserve { needed_cpus, spare_cpus: self.spare_cpus });
+        }
+        if request.memory_bytes > self.memory_bytes {
+            return Err(NoFit::NotEnoughMemory { needed_bytes: request.memory_bytes, free_bytes: self.memory_bytes });
+        }
+        Ok(Demand { cores: cores as u32, memory_bytes: request.memory_bytes })
+    }
+
+    /// What a search that found nothing comes to; the sums of [`FreeSummary::demand`] leave no such case.
+    pub(crate) fn not_enough_cpus(&self, demand: &Demand) -> NoFit {
+        NoFit::NotEnoughFreeCpus {
+            needed_cpus: u64::from(demand.cores) * u64::from(self.smt_width),
+            free_cpus: self.free_cores * self.smt_width,
+        }
+    }
+
+    pub(crate) fn largest_l3(&self) -> u32 {
+        self.largest_l3
+    }
+
+    pub(crate) fn nodes(&self) -> &[NumaFree] {
+        &self.numa_nodes
+    }
+
+    /// Free cores of the cache groups of the node at `position`, largest first.
+    pub(crate) fn groups_of(&self, position: usize) -> &[u16] {
+        let start = position.checked_sub(1).map_or(0, |previous| self.numa_nodes[previous].groups_end);
+        &self.groups[usize::from(start)..usize::from(self.numa_nodes[position].groups_end)]
+    }
+
+    /// Regular cores of the nodes at these positions.
+    pub(crate) fn numa_cores(&self, positions: &[u16]) -> u32 {
+        positions.iter().map(|&position| u32::from(self.numa_nodes[usize::from(position)].cores)).sum()
+    }
+}

@@ -1,0 +1,224 @@
+//! The checked machine: who shares what, with dense indices for everything.
+
+mod build;
+mod check;
+mod description;
+mod error;
+
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+pub use description::{
+    CacheDescription, CoreDescription, MachineDescription, NumaDescription, NumaDistance, PackageDescription,
+};
+pub use error::{Field, MachineError};
+
+use crate::CpuMask;
+
+/// CPU ids are below this; four times what the largest kernel configuration has today.
+pub const MAX_CPUS: u32 = 16_384;
+
+/// Distance of a NUMA node to itself where none is given (ACPI SLIT, Linux `LOCAL_DISTANCE`).
+pub const LOCAL_DISTANCE: u32 = 10;
+
+/// Distance between two NUMA nodes where none is given (Linux `REMOTE_DISTANCE`).
+pub const REMOTE_DISTANCE: u32 = 20;
+
+/// A machine whose description was checked: every CPU is in exactly one core, package and NUMA node and in at most
+/// one L3, and no core is divided by any of them.
+///
+/// NUMA nodes have dense indices in ascending order of their ids. Cores and the parts of L3 caches within a NUMA node
+/// ("cache groups") have dense indices in the order NUMA node, L3 id (cores without L3 last), lowest CPU.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    cpus: CpuMask,
+    smt_width: u32,
+    package_ids: Vec<u32>,
+    package_cpus: Vec<CpuMask>,
+    numa_ids: Vec<u32>,
+    numa_memory_bytes: Vec<u64>,
+    numa_nodes: Vec<NumaNode>,
+    distances: Vec<u32>,
+    l3_ids: Vec<u32>,
+    l3_cpus: Vec<CpuMask>,
+    groups: Vec<CacheGroup>,
+    cores: Vec<Core>,
+    core_of_cpu: Vec<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NumaNode {
+    pub(crate) cpus: CpuMask,
+    /// Cache groups of this node.
+    pub(crate) groups: Range<usize>,
+    /// Regular cores of this node.
+    pub(crate) regular_cores: u32,
+}
+
+/// The cores of one NUMA node that share one L3, or that have none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CacheGroup {
+    /// Dense index of the NUMA node.
+    pub(crate) numa: usize,
+    /// Its regular cores; irregular ones are not listed, they are never given away.
+    pub(crate) regular: Range<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Core {
+    pub(crate) cpus: CpuMask,
+    /// The words of `cpus` that are not zero, with their positions: siblings lie in one or two words.
+    words: SmallVec<[(u32, u64); 2]>,
+}
+
+impl Core {
+    /// Whether every hardware thread is in `free` (words of a [`CpuMask`]).
+    pub(crate) fn is_within(&self, free: &[u64]) -> bool {
+        self.words.iter().all(|&(word, bits)| free.get(word as usize).copied().unwrap_or(0) & bits == bits)
+    }
+}
+
+impl Core {
+    /// Adds all hardware threads to a mask.
+    pub(crate) fn add_to(&self, mask: &mut CpuMask) {
+        for &(word, bits) in &self.words {
+            mask.insert_word(word as usize, bits);
+        }
+    }
+}
+
+impl Machine {
+    /// Checks a description.
+    ///
+    /// # Errors
+    /// The first lie found, as a [`MachineError`] that names the field and the ids.
+    pub fn new(description: &MachineDescription) -> Result<Self, MachineError> {
+        let checked = check::check(description)?;
+        Ok(build::build(description, checked))
+    }
+
+    /// All CPUs of the machine.
+    #[must_use]
+    pub fn cpus(&self) -> &CpuMask {
+        &self.cpus
+    }
+
+    /// Hardware threads of a regular core: of all widths found, the one that owns most CPUs (the wider of two equals).
+    ///
+    /// Exclusive CPUs are given from regular cores only. Cores of another width (efficiency cores, a core with an
+    /// offline sibling) stay in the shared pool.
+    #[must_use]
+    pub fn smt_width(&self) -> u32 {
+        self.smt_width
+    }
+
+    /// Ids of the packages, ascending.
+    #[must_use]
+    pub fn package_ids(&self) -> &[u32] {
+        &self.package_ids
+    }
+
+    /// CPUs of the packages, in the order of [`Machine::package_ids`].
+    #[must_use]
+    pub fn package_cpus(&self) -> &[CpuMask] {
+        &self.package_cpus
+    }
+
+    /// Ids of the NUMA nodes by dense index, ascending; memory-only nodes included.
+    #[must_use]
+    pub fn numa_ids(&self) -> &[u32] {
+        &self.numa_ids
+    }
+
+    /// Memory of the NUMA nodes by dense index, bytes.
+    #[must_use]
+    pub fn numa_memory_bytes(&self) -> &[u64] {
+        &self.numa_memory_bytes
+    }
+
+    /// Dense index of the NUMA node with this id.
+    #[must_use]
+    pub fn numa_index(&self, id: u32) -> Option<usize> {
+        self.numa_ids.binary_search(&id).ok()
+    }
+
+    /// CPUs of a NUMA node by dense index; none for an index that does not exist.
+    #[must_use]
+    pub fn numa_cpus(&self, index: usize) -> Option<&CpuMask> {
+        self.numa_nodes.get(index).map(|node| &node.cpus)
+    }
+
+    /// Distance between two NUMA nodes by dense index, SLIT units.
+    #[must_use]
+    pub fn numa_distance(&self, from: usize, to: usize) -> Option<u32> {
+        let count = self.numa_ids.len();
+        if to >= count {
+            return None;
+        }
+        self.distances.get(from * count + to).copied()
+    }
+
+    /// Dense indices of the NUMA nodes that have a CPU in `cpus`.
+    pub fn numa_nodes_of<'a>(&'a self, cpus: &'a CpuMask) -> impl Iterator<Item = usize> + 'a {
+        self.numa_nodes.iter().enumerate().filter(|(_, node)| node.cpus.intersects(cpus)).map(|(index, _)| index)
+    }
+
+    /// Ids of the L3 caches, ascending; empty on a machine without L3.
+    #[must_use]
+    pub fn l3_ids(&self) -> &[u32] {
+        &self.l3_ids
+    }
+
+    /// CPUs of the L3 caches, in the order of [`Machine::l3_ids`].
+    #[must_use]
+    pub fn l3_cpus(&self) -> &[CpuMask] {
+        &self.l3_cpus
+    }
+
+    /// How many physical cores there are; their dense indices are below it.
+    #[must_use]
+    pub fn core_count(&self) -> usize {
+        self.cores.len()
+    }
+
+    /// CPUs of a core by dense index.
+    #[must_use]
+    pub fn core_cpus(&self, index: usize) -> Option<&CpuMask> {
+        self.cores.get(index).map(|core| &core.cpus)
+    }
+
+    /// Dense index of the core a CPU belongs to; none for a CPU this machine does not have.
+    #[must_use]
+    pub fn core_of(&self, cpu: u32) -> Option<usize> {
+        self.core_of_cpu.get(cpu as usize).map(|&core| core as usize).filter(|&core| core < self.cores.len())
+    }
+
+    /// `cpus` and all their siblings; CPUs the machine does not have are left out.
+    #[must_use]
+    pub fn whole_cores(&self, cpus: &CpuMask) -> CpuMask {
+        let mut whole = CpuMask::new();
+        for core in cpus.iter().filter_map(|cpu| self.core_of(cpu)) {
+            self.cores[core].add_to(&mut whole);
+        }
+        whole
+    }
+
+    /// How many cores can be given to exclusive requests.
+    #[must_use]
+    pub fn regular_core_count(&self) -> u32 {
+        self.numa_nodes.iter().map(|node| node.regular_cores).sum()
+    }
+
+    pub(crate) fn nodes(&self) -> &[NumaNode] {
+        &self.numa_nodes
+    }
+
+    pub(crate) fn groups(&self) -> &[CacheGroup] {
+        &self.groups
+    }
+
+    pub(crate) fn cores(&self) -> &[Core] {
+        &self.cores
+    }
+}

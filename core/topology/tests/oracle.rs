@@ -1,0 +1,333 @@
+//! `choose` against brute force: every set of NUMA nodes and every set of free cores, on small machines.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
+
+use std::collections::BTreeSet;
+
+use fairlead_topology::{
+    CacheDescription, Choice, ContainerCpus, CoreDescription, CpuMask, CpuRequest, Machine, MachineDescription, NoFit,
+    NodeFree, NumaDescription, NumaDistance, PackageDescription, Score, Verdict, choose, evaluate,
+};
+use proptest::prelude::*;
+
+/// A small machine by hand, with ids that are neither dense nor in order.
+#[derive(Debug, Clone)]
+struct Shape {
+    smt: u32,
+    /// NUMA node of each core.
+    numa: Vec<usize>,
+    /// L3 of each core within its NUMA node; 0 for all if there is no L3.
+    l3: Vec<usize>,
+    has_l3: bool,
+    /// distances[from][to]
+    distances: Vec<Vec<u32>>,
+    memory_free_bytes: Vec<u64>,
+}
+
+impl Shape {
+    fn regular(smt: u32, numa_nodes: usize, l3_per_numa: usize, cores_per_l3: usize) -> Self {
+        let cores = numa_nodes * l3_per_numa.max(1) * cores_per_l3;
+        let per_numa = cores / numa_nodes;
+        Self {
+            smt,
+            numa: (0..cores).map(|core| core / per_numa).collect(),
+            l3: (0..cores).map(|core| core % per_numa / cores_per_l3).collect(),
+            has_l3: l3_per_numa > 0,
+            distances: (0..numa_nodes)
+                .map(|a| (0..numa_nodes).map(|b| 10 + 7 * a.abs_diff(b) as u32).collect())
+                .collect(),
+            memory_free_bytes: (0..numa_nodes).map(|node| 100 + node as u64 % 2 * 60).collect(),
+        }
+    }
+
+    fn cores(&self) -> usize {
+        self.numa.len()
+    }
+
+    /// Siblings lie far apart, as on most servers.
+    fn cpus(&self, core: usize) -> CpuMask {
+        (0..self.smt).map(|thread| core as u32 + thread * self.cores() as u32).collect()
+    }
+
+    fn cpus_of(&self, wanted: impl Fn(usize) -> bool) -> CpuMask {
+        (0..self.cores())
+            .filter(|&core| wanted(core))
+            .flat_map(|core| self.cpus(core).iter().collect::<Vec<_>>())
+            .collect()
+    }
+
+    fn numa_id(node: usize) -> u32 {
+        node as u32 * 3 + 1
+    }
+
+    fn machine(&self) -> Machine {
+        let groups: BTreeSet<(usize, usize)> = (0..self.cores()).map(|core| (self.numa[core], self.l3[core])).collect();
+        let caches = groups.into_iter().enumerate().map(|(index, group)| CacheDescription {
+            id: index as u32 * 2,
+            cpus: self.cpus_of(|core| (self.numa[core], self.l3[core]) == group),
+            size_bytes: 1,
+        });
+        let description = MachineDescription {
+            packages: vec![PackageDescription { id: 0, cpus: self.cpus_of(|_| true) }],
+            numa_nodes: (0..self.distances.len())
+                .map(|node| NumaDescription {
+                    id: Self::numa_id(node),
+                    cpus: self.cpus_of(|core| self.numa[core] == node),
+                    memory_bytes: 1_000,
+                    distances: (0..self.distances.len())
+                        .map(|to| NumaDistance { to: Self::numa_id(to), value: self.distances[node][to] })
+                        .collect(),
+                })
+                .collect(),
+            l3_caches: if self.has_l3 { caches.collect() } else { vec![] },
+            cores: (0..self.cores()).map(|core| CoreDescription { id: core as u32, cpus: self.cpus(core) }).collect(),
+        };
+        Machine::new(&description).unwrap()
+    }
+
+    /// The cores in canonical order: NUMA node, L3, lowest CPU.
+    fn order(&self) -> Vec<usize> {
+        let mut cores: Vec<usize> = (0..self.cores()).collect();
+        cores.sort_by_key(|&core| (self.numa[core], self.l3[core], core));
+        cores
+    }
+}
+
+/// The documented order, measure by measure.
+type Key = (usize, u64, usize, usize, usize, Vec<usize>, Vec<(usize, usize)>, Vec<usize>);
+
+/// All ways to serve the request, and the least of them.
+fn brute_force(shape: &Shape, free: &[bool], cores: usize, memory_bytes: u64) -> Option<(Key, CpuMask)> {
+    let order = shape.order();
+    let candidates: Vec<usize> = (0..order.len()).filter(|&position| free[order[position]]).collect();
+    let mut best: Option<Key> = None;
+    for bits in 1u32..1 << shape.distances.len() {
+        let nodes: Vec<usize> = (0..shape.distances.len()).filter(|node| bits >> node & 1 == 1).collect();
+        if nodes.iter().map(|&node| shape.memory_free_bytes[node]).sum::<u64>() < memory_bytes {
+            continue;
+        }
+        let inside: Vec<usize> =
+            candidates.iter().copied().filter(|&position| nodes.contains(&shape.numa[order[position]])).collect();
+        let distance = nodes
+            .iter()
+            .flat_map(|&a| nodes.iter().map(move |&b| (a, b)))
+            .filter(|(a, b)| a != b)
+            .map(|(a, b)| u64::from(shape.distances[a][b]))
+            .sum();
+        for pick in (0u32..1 << inside.len()).filter(|pick| pick.count_ones() as usize == cores) {
+            let chosen: Vec<usize> = (0..inside.len()).filter(|i| pick >> i & 1 == 1).map(|i| inside[i]).collect();
+            let group = |position: usize| (shape.numa[order[position]], shape.l3[order[position]]);
+            let groups: BTreeSet<(usize, usize)> = chosen.iter().map(|&position| group(position)).collect();
+            let in_groups = candidates.iter().filter(|&&position| groups.contains(&group(position))).count();
+            let key = (
+                nodes.len(),
+                distance,
+                groups.len(),
+                inside.len() - cores,
+                in_groups - cores,
+                nodes.clone(),
+                groups.into_iter().collect::<Vec<_>>(),
+                chosen,
+            );
+            if best.as_ref().is_none_or(|held| key < *held) {
+                best = Some(key);
+            }
+        }
+    }
+    let key = best?;
+    let cpus = key.7.iter().flat_map(|&position| shape.cpus(order[position]).iter().collect::<Vec<_>>()).collect();
+    Some((key, cpus))
+}
+
+/// What every choice must be, whatever was asked.
+fn lawful(shape: &Shape, machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest, choice: &Choice) {
+    assert!(choice.cpus.is_subset(free.cpus));
+    assert_eq!(machine.whole_cores(&choice.cpus), choice.cpus, "whole cores");
+    assert!(free.cpus.subtract(&choice.cpus).len() >= free.shared_reserve);
+    let mut seen = CpuMask::new();
+    for ((name, cpus), container) in choice.containers.iter().zip(&request.containers) {
+        assert_eq!((name, cpus.len()), (&container.name, container.cpus));
+        assert!(cpus.is_subset(&choice.cpus));
+        let whole = machine.whole_cores(cpus);
+        assert_eq!(whole.len(), container.cpus.div_ceil(shape.smt) * shape.smt, "no core more than needed");
+        assert!(!whole.intersects(&seen), "no core is shared by containers");
+        seen.union_with(&whole);
+    }
+    assert_eq!(seen, choice.cpus);
+    assert_eq!(choice.memory.iter().map(|(_, bytes)| bytes).sum::<u64>(), request.memory_bytes);
+    for &(id, bytes) in &choice.memory {
+        assert!(bytes <= free.memory_free_bytes[machine.numa_index(id).unwrap()]);
+    }
+}
+
+fn check(shape: &Shape, machine: &Machine, free: &[bool], containers: &[u32], memory_bytes: u64, shared_reserve: u32) {
+    let cpus = shape.cpus_of(|core| free[core]);
+    let node = NodeFree { cpus: &cpus, memory_free_bytes: &shape.memory_free_bytes, shared_reserve };
+    let request = CpuRequest {
+        containers: (0..).zip(containers).map(|(i, &cpus)| ContainerCpus { name: format!("c{i}"), cpus }).collect(),
+        memory_bytes,
+    };
+    let verdict = choose(machine, &node, &request);
+    let score = evaluate(machine, &node, &request);
+    let cores = containers.iter().map(|cpus| cpus.div_ceil(shape.smt) as usize).sum::<usize>();
+    let spared = cores as u32 * shape.smt + shared_reserve <= cpus.len();
+    match (brute_force(shape, free, cores, memory_bytes).filter(|_| spared && cores > 0), &verdict) {
+        (None, Verdict::DoesNotFit(no)) => assert_eq!(score, Err(*no)),
+        (Some((key, expected)), Verdict::Fits(choice)) => {
+            assert_eq!(
+                choice.cpus, expected,
+                "{shape:?} free {free:?} wants {containers:?}, {memory_bytes} bytes: {key:?}"
+            );
+            assert_eq!(score, Ok(choice.score));
+            let nodes: BTreeSet<u32> = key.5.iter().map(|&node| Shape::numa_id(node)).collect();
+            assert!(choice.memory.iter().all(|(id, _)| nodes.contains(id)));
+            lawful(shape, machine, &node, &request, choice);
+        }
+        (expected, _) => panic!("{shape:?} free {free:?} wants {containers:?}: {expected:?} but {verdict:?}"),
+    }
+}
+
+#[test]
+fn every_free_set_of_every_regular_machine() {
+    for (numa_nodes, l3_per_numa, cores_per_l3) in [
+        (1, 0, 5),
+        (1, 1, 6),
+        (1, 2, 3),
+        (2, 0, 3),
+        (2, 1, 3),
+        (2, 2, 1),
+        (2, 2, 2),
+        (3, 1, 2),
+        (3, 2, 1),
+        (4, 1, 2),
+        (4, 2, 1),
+    ] {
+        for smt in [1, 2] {
+            let shape = Shape::regular(smt, numa_nodes, l3_per_numa, cores_per_l3);
+            let machine = shape.machine();
+            let cores = shape.cores();
+            // Seven or eight cores have many sets; every third of them is enough beside the random machines below.
+            let step = if cores > 6 { 3 } else { 1 };
+            for bits in (0u32..1 << cores).step_by(step) {
+                let free: Vec<bool> = (0..cores).map(|core| bits >> core & 1 == 1).collect();
+                for wanted in 1..=cores as u32 {
+                    let memory = [0, 150, 90][(bits + wanted) as usize % 3];
+                    check(&shape, &machine, &free, &[wanted * smt - (wanted + bits) % smt], memory, 0);
+                }
+            }
+        }
+    }
+}
+
+prop_compose! {
+    /// Up to six NUMA nodes, so that the bounds of the search are at work, and few different values, so that there are
+    /// ties and twins.
+    fn irregular()(
+        smt in 1u32..=2,
+        nodes in 1usize..=6,
+        caches in 0usize..=3,
+        places in prop::collection::vec((0usize..6, 0usize..3), 1..=8),
+        distances in prop_oneof![
+            Just(vec![20; 36]),
+            prop::collection::vec(prop::sample::select(vec![12u32, 20, 32]), 36),
+        ],
+        memory in prop_oneof![Just(vec![100; 6]), prop::collection::vec(0u64..200, 6)],
+    ) -> Shape {
+        let numa: Vec<usize> = places.iter().map(|(node, _)| node % nodes).collect();
+        let distance = |a: usize, b: usize| if a == b { 10 } else { distances[a * 6 + b] };
+        Shape {
+            smt,
+            l3: places.iter().map(|(_, l3)| l3 % caches.max(1)).collect(),
+            has_l3: caches > 0,
+            distances: (0..nodes).map(|a| (0..nodes).map(|b| distance(a, b)).collect()).collect(),
+            // Memory of a node without CPUs is not counted.
+            memory_free_bytes: (0..nodes).map(|node| if numa.contains(&node) { memory[node] } else { 0 }).collect(),
+            numa,
+        }
+    }
+}
+
+prop_compose! {
+    /// Six NUMA nodes of one to three cores that often are each other's equal: what the search skips is put to the test.
+    fn wide()(
+        caches in prop::collection::vec(0usize..2, 4),
+        near in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        memory in prop_oneof![2 => Just(vec![100; 6]), 1 => prop::collection::vec(prop::sample::select(vec![60u64, 100]), 6)],
+        extra in prop::collection::vec(0usize..6, 4),
+    ) -> Shape {
+        let mut places: Vec<(usize, usize)> = (0..6).map(|node| (node, 0)).collect();
+        places.extend(extra.into_iter().zip(caches));
+        let mut distances = vec![vec![20; 6]; 6];
+        for pair in near {
+            let (a, b) = (pair.index(36) / 6, pair.index(36) % 6);
+            distances[a][b] = 12;
+        }
+        let (numa, l3) = places.into_iter().unzip();
+        Shape { smt: 1, numa, l3, has_l3: true, distances, memory_free_bytes: memory }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn wide_machines(shape in wide(), taken in 0usize..30, wanted in 3u32..8, memory in prop_oneof![3 => Just(0u64), 1 => 0u64..500]) {
+        let machine = shape.machine();
+        let free: Vec<bool> = (0..shape.cores()).map(|core| core != taken).collect();
+        check(&shape, &machine, &free, &[wanted], memory, 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_500))]
+    #[test]
+    fn random_machines(
+        shape in irregular(),
+        bits in any::<u8>(),
+        containers in prop::collection::vec(0u32..6, 0..4),
+        memory in prop_oneof![Just(0u64), 0u64..500],
+        reserve in 0u32..4,
+    ) {
+        let machine = shape.machine();
+        let free: Vec<bool> = (0..shape.cores()).map(|core| bits >> core & 1 == 1 || bits.count_ones() > 5).collect();
+        check(&shape, &machine, &free, &containers, memory, reserve);
+    }
+}
+
+/// Two nodes with as much free, each needing two caches: the one whose caches fill exactly wins over the lower id.
+#[test]
+fn caches_break_a_tie_of_nodes() {
+    let mut shape = Shape::regular(1, 2, 2, 2);
+    shape.l3 = vec![0, 0, 1, 1, 0, 0, 1, 2];
+    let machine = shape.machine();
+    check(&shape, &machine, &[true; 8], &[3], 0, 0);
+    let node = NodeFree { cpus: machine.cpus(), memory_free_bytes: &[], shared_reserve: 0 };
+    let request = CpuRequest { containers: vec![ContainerCpus { name: "c".into(), cpus: 3 }], memory_bytes: 0 };
+    assert!(matches!(choose(&machine, &node, &request), Verdict::Fits(choice) if choice.cpus.to_string() == "4-6"));
+}
+
+#[test]
+fn refusals_say_why() {
+    let shape = Shape::regular(2, 2, 1, 2);
+    let machine = shape.machine();
+    let ask = |cpus: &str, containers: &[u32], memory_bytes, shared_reserve| {
+        let cpus = CpuMask::parse_list(cpus).unwrap();
+        let request = CpuRequest {
+            containers: containers.iter().map(|&cpus| ContainerCpus { name: "c".into(), cpus }).collect(),
+            memory_bytes,
+        };
+        evaluate(&machine, &NodeFree { cpus: &cpus, memory_free_bytes: &[100, 50], shared_reserve }, &request)
+    };
+    assert_eq!(ask("0-7", &[], 0, 0), Err(NoFit::NothingRequested));
+    assert_eq!(ask("0-7", &[0], 0, 0), Err(NoFit::NothingRequested));
+    assert_eq!(ask("0-7", &[9], 0, 0), Err(NoFit::LargerThanMachine { needed_cpus: 10, machine_cpus: 8 }));
+    assert_eq!(
+        ask("0-7", &[u32::MAX, u32::MAX], 0, 0),
+        Err(NoFit::LargerThanMachine { needed_cpus: 1 << 33, machine_cpus: 8 })
+    );
+    assert_eq!(ask("0-5", &[5], 0, 0), Err(NoFit::NotEnoughFreeCpus { needed_cpus: 6, free_cpus: 4 }));
+    assert_eq!(ask("0-7", &[5], 0, 3), Err(NoFit::SharedReserve { needed_cpus: 6, spare_cpus: 5 }));
+    assert_eq!(ask("0-7", &[5], 151, 2), Err(NoFit::NotEnoughMemory { needed_bytes: 151, free_bytes: 150 }));
+    assert!(ask("0-7", &[5], 150, 2).is_ok());
+    // CPUs the machine does not have are no reserve either.
+    assert_eq!(ask("0-7,100-200", &[8], 0, 1), Err(NoFit::SharedReserve { needed_cpus: 8, spare_cpus: 7 }));
+    assert!(matches!(ask("0-7", &[2], 0, 0), Ok(Score(64..=100))));
+}

@@ -1,0 +1,125 @@
+//! Do hwloc and sysfs see the same machine?
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use fairlead_topology::{LOCAL_DISTANCE, MachineDescription, NumaDescription, REMOTE_DISTANCE};
+
+use crate::{Discovered, Gap};
+
+/// What is written for a value one side does not have.
+const ABSENT: &str = "absent";
+
+/// One fact on which the two sources differ.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Disagreement {
+    /// The fact, e.g. `numaNodes[id=1].cpus`.
+    pub field: String,
+    /// What hwloc says.
+    pub hwloc: String,
+    /// What sysfs says.
+    pub sysfs: String,
+}
+
+/// The comparison of two discoveries, with what it could not compare.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrossCheck {
+    /// Where the two differ.
+    pub disagreements: Vec<Disagreement>,
+    /// Facts that one side did not give, so that an assumption would have been compared with a fact: not compared.
+    pub skipped: Vec<Gap>,
+}
+
+impl CrossCheck {
+    /// Compares what both sides really know.
+    #[must_use]
+    pub fn of(hwloc: &Discovered, sysfs: &Discovered) -> Self {
+        let mut skipped: Vec<Gap> = hwloc.gaps.iter().chain(&sysfs.gaps).copied().collect();
+        skipped.sort_unstable();
+        skipped.dedup();
+        let disagreements = cross_check(&hwloc.description, &sysfs.description)
+            .into_iter()
+            .filter(|found| !skipped.iter().any(|gap| touches(*gap, &found.field)))
+            .collect();
+        Self { disagreements, skipped }
+    }
+}
+
+fn touches(gap: Gap, field: &str) -> bool {
+    match gap {
+        Gap::Packages | Gap::PackageIds => field.starts_with("packages"),
+        Gap::Cores => field.starts_with("cores"),
+        Gap::NumaNodes => field.starts_with("numaNodes"),
+        Gap::Memory => field.ends_with("memoryBytes"),
+        Gap::Distances => field.contains(".distances"),
+    }
+}
+
+/// Every fact on which two descriptions differ; L3 caches and cores are matched by lowest CPU, since their ids are
+/// numbers the sources gave. Missing distances count as the kernel's defaults.
+#[must_use]
+pub fn cross_check(hwloc: &MachineDescription, sysfs: &MachineDescription) -> Vec<Disagreement> {
+    let mut found = Vec::new();
+    differ(&mut found, &packages(hwloc), &packages(sysfs));
+    differ(&mut found, &numa_nodes(hwloc), &numa_nodes(sysfs));
+    differ(&mut found, &l3_caches(hwloc), &l3_caches(sysfs));
+    differ(&mut found, &cores(hwloc), &cores(sysfs));
+    found
+}
+
+/// Facts by field name.
+type Facts = BTreeMap<String, String>;
+
+fn differ(found: &mut Vec<Disagreement>, hwloc: &Facts, sysfs: &Facts) {
+    let mut fields: Vec<&String> = hwloc.keys().chain(sysfs.keys()).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    for field in fields {
+        let (ours, theirs) = (hwloc.get(field), sysfs.get(field));
+        if ours != theirs {
+            let text = |value: Option<&String>| value.map_or_else(|| ABSENT.to_owned(), Clone::clone);
+            found.push(Disagreement { field: field.clone(), hwloc: text(ours), sysfs: text(theirs) });
+        }
+    }
+}
+
+fn put(facts: &mut Facts, field: String, value: impl Display) {
+    facts.insert(field, value.to_string());
+}
+
+fn packages(machine: &MachineDescription) -> Facts {
+    machine.packages.iter().map(|entry| (format!("packages[id={}].cpus", entry.id), entry.cpus.to_string())).collect()
+}
+
+fn cores(machine: &MachineDescription) -> Facts {
+    let at = |cpus: &fairlead_topology::CpuMask| cpus.first().unwrap_or(0);
+    machine.cores.iter().map(|entry| (format!("cores[cpu={}].cpus", at(&entry.cpus)), entry.cpus.to_string())).collect()
+}
+
+fn l3_caches(machine: &MachineDescription) -> Facts {
+    let mut facts = Facts::new();
+    for entry in &machine.l3_caches {
+        let at = entry.cpus.first().unwrap_or(0);
+        put(&mut facts, format!("l3Caches[cpu={at}].cpus"), &entry.cpus);
+        put(&mut facts, format!("l3Caches[cpu={at}].sizeBytes"), entry.size_bytes);
+    }
+    facts
+}
+
+fn numa_nodes(machine: &MachineDescription) -> Facts {
+    let mut facts = Facts::new();
+    for entry in &machine.numa_nodes {
+        let name = format!("numaNodes[id={}]", entry.id);
+        put(&mut facts, format!("{name}.cpus"), &entry.cpus);
+        put(&mut facts, format!("{name}.memoryBytes"), entry.memory_bytes);
+        for other in &machine.numa_nodes {
+            put(&mut facts, format!("{name}.distances[to={}]", other.id), distance(entry, other.id));
+        }
+    }
+    facts
+}
+
+fn distance(from: &NumaDescription, to: u32) -> u32 {
+    let default = if from.id == to { LOCAL_DISTANCE } else { REMOTE_DISTANCE };
+    from.distances.iter().find(|distance| distance.to == to).map_or(default, |distance| distance.value)
+}

@@ -1,0 +1,22 @@
+//! The machine the tests run on: hwloc and sysfs must agree on everything both can see.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may fail a test")]
+
+use fairlead_discovery::{CrossCheck, Gap, HwlocSource, SysfsSource, TopologySource};
+use fairlead_topology::Machine;
+
+#[test]
+fn hwloc_and_sysfs_agree_on_this_machine() {
+    let hwloc = HwlocSource::native().describe().unwrap();
+    let sysfs = SysfsSource::native().describe().unwrap();
+    let check = CrossCheck::of(&hwloc, &sysfs);
+    assert_eq!(check.disagreements, [], "not compared: {:?}", check.skipped);
+
+    // A container may lack the NUMA files; nothing else may be skipped where they are there.
+    let numa_files = std::path::Path::new("/sys/devices/system/node/online").exists();
+    assert_eq!(check.skipped.contains(&Gap::NumaNodes), !numa_files, "{:?}", check.skipped);
+    eprintln!("compared with sysfs; not comparable here: {:?}", check.skipped);
+
+    let machine = Machine::new(&hwloc.description).unwrap();
+    assert_eq!(machine.cpus(), Machine::new(&sysfs.description).unwrap().cpus());
+    assert!(machine.numa_memory_bytes().iter().sum::<u64>() > 0);
+}

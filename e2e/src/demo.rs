@@ -1,0 +1,151 @@
+//! The demo: a bed, Fairlead in it, and the story, on a terminal view or as JSON lines.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::bed::{Bed, Options};
+use crate::release;
+use crate::story::milestones::{Lines, Teller};
+use crate::story::{self, Play, Scene};
+use crate::view::{self, Log};
+
+const KUBECTL_LIMIT: Duration = Duration::from_secs(120);
+/// Address of the queue in `examples/`; the bed's own takes its place.
+const EXAMPLE_REDIS: &str = "redis.example.com:6379";
+/// Password of the queue in `examples/`.
+const EXAMPLE_PASSWORD: &str = "change-me";
+
+/// The bed as the story sees it.
+pub struct Stage<'a> {
+    bed: &'a Bed,
+    examples: PathBuf,
+}
+
+impl<'a> Stage<'a> {
+    /// Copies the examples with the addresses of this bed.
+    ///
+    /// # Errors
+    /// A file cannot be read or written, or the bed has no queue.
+    pub fn new(bed: &'a Bed) -> Result<Self> {
+        let redis = bed.redis.as_ref().context("the story needs a bed with a queue")?;
+        let examples = bed.dir.join("examples");
+        std::fs::create_dir_all(&examples)?;
+        let from = bed.parts.root.join("examples");
+        for entry in std::fs::read_dir(&from).with_context(|| format!("reading {}", from.display()))? {
+            let path = entry?.path();
+            let (Some(name), true) = (path.file_name(), path.is_file()) else { continue };
+            let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            let text = text.replace(EXAMPLE_REDIS, &redis.address()).replace(EXAMPLE_PASSWORD, redis.password());
+            std::fs::write(examples.join(name), text)?;
+        }
+        Ok(Self { bed, examples })
+    }
+}
+
+impl Scene for Stage<'_> {
+    fn client(&self) -> kube::Client {
+        self.bed.client.clone()
+    }
+
+    fn redis_url(&self) -> String {
+        let redis = self.bed.redis.as_ref();
+        redis.map(|redis| format!("redis://:{}@{}/", redis.password(), redis.address())).unwrap_or_default()
+    }
+
+    async fn kubectl(&self, args: &[&str]) -> Result<String> {
+        self.bed.kubectl.run(args, KUBECTL_LIMIT).await
+    }
+
+    async fn uninstall(&self) -> Result<()> {
+        self.bed.uninstall_fairlead().await
+    }
+
+    fn examples(&self) -> PathBuf {
+        self.examples.clone()
+    }
+}
+
+/// Plays the story; `script` tells it as JSON lines, otherwise a view is drawn.
+///
+/// # Errors
+/// The bed did not start, or a milestone was not seen in its time.
+pub async fn demo(script: bool) -> Result<()> {
+    let stop = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(stop.clone()));
+    let bed = tokio::select! {
+        bed = Bed::start(Options::new("demo")) => bed?,
+        () = stop.cancelled() => bail!("ended before the cluster was up"),
+    };
+    let told = tokio::select! {
+        told = tell(&bed, script, &stop) => told,
+        () = stop.cancelled(), if script => Err(anyhow!("ended before the last milestone")),
+    };
+    let told = told.map_err(|error| keep_logs(&bed, error));
+    bed.stop().await?;
+    told
+}
+
+async fn tell(bed: &Bed, script: bool, stop: &CancellationToken) -> Result<()> {
+    bed.install_fairlead(&release::values(bed)).await?;
+    let stage = Stage::new(bed)?;
+    let play = Play::start(&stage).await?;
+    if script {
+        Lines.progress("the story begins");
+        return story::run(&stage, &play, &Lines).await;
+    }
+    let log = Log::default();
+    let done = CancellationToken::new();
+    let drawing = {
+        let (world, log, stop, done) = (play.world.clone(), log.clone(), stop.clone(), done.clone());
+        tokio::task::spawn_blocking(move || view::draw(&world, &log, &stop, &done))
+    };
+    let told = tokio::select! {
+        told = story::run(&stage, &play, &log) => {
+            match &told {
+                Ok(()) => log.progress("the story is told; q or Ctrl-C ends everything"),
+                Err(error) => log.progress(&format!("{error:#}")),
+            }
+            stop.cancelled().await;
+            told
+        }
+        () = stop.cancelled() => Ok(()),
+    };
+    done.cancel();
+    drawing.await.context("drawing the view")??;
+    told
+}
+
+/// On a failure the logs of the release stay where they can be read.
+fn keep_logs(bed: &Bed, error: anyhow::Error) -> anyhow::Error {
+    let kept = bed.parts.target.join("bed/last-failure");
+    match copy_logs(&bed.dir.join("logs"), &kept) {
+        Ok(()) => error.context(format!("logs are kept in {}", kept.display())),
+        Err(problem) => error.context(format!("logs could not be kept: {problem:#}")),
+    }
+}
+
+fn copy_logs(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        std::fs::remove_dir_all(to)?;
+    }
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
+        if let (Some(name), true) = (path.file_name(), path.is_file()) {
+            std::fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+async fn cancel_on_signal(stop: CancellationToken) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        return;
+    };
+    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+    stop.cancel();
+}

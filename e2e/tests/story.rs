@@ -1,0 +1,88 @@
+//! The story under fire: every process of ours is killed at random moments, the API server is gone for 30 s, and still
+//! every milestone is reached and no CPU is held twice.
+#![cfg(feature = "control-plane")]
+
+use fairlead_e2e::bed::{Bed, Options};
+use fairlead_e2e::demo::Stage;
+use fairlead_e2e::release;
+use fairlead_e2e::story::milestones::Lines;
+use fairlead_e2e::story::{self, Play, Scene};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Moments and victims drawn from a seed that is printed first: `FAIRLEAD_SEED` plays it again.
+struct Dice(u64);
+
+impl Dice {
+    fn new() -> Self {
+        let drawn = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.subsec_nanos().into());
+        let seed = std::env::var("FAIRLEAD_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(drawn);
+        eprintln!("FAIRLEAD_SEED={seed}");
+        Self(seed)
+    }
+
+    /// splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+    fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % below
+    }
+}
+
+const VICTIMS: [&str; 4] = ["fairlead-operator", "fairlead-extender", "kube-scheduler", "fairlead-agent"];
+
+/// Kills one of ours every two to seven seconds, and once takes the API server away for 30 s.
+async fn havoc(bed: &Bed) {
+    let mut dice = Dice::new();
+    let mut killed = 0;
+    for round in 0.. {
+        tokio::time::sleep(Duration::from_millis(2_000 + dice.next(5_000))).await;
+        if round == 5 {
+            eprintln!("the API server is gone for 30 s");
+            bed.plane.kill_api_server().await;
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            bed.plane.start_api_server().await.unwrap();
+            eprintln!("the API server is back");
+            continue;
+        }
+        // after a dozen kills the rest of the story is left in peace: it must come to rest
+        if killed >= 12 {
+            std::future::pending::<()>().await;
+        }
+        let running = bed.kubelet.running();
+        let kind = VICTIMS[usize::try_from(dice.next(4)).unwrap()];
+        let of_kind: Vec<_> = running.iter().filter(|running| running.program == kind).collect();
+        if of_kind.is_empty() {
+            continue;
+        }
+        let victim = of_kind[usize::try_from(dice.next(of_kind.len() as u64)).unwrap()];
+        eprintln!("killing {} of {}", victim.program, victim.pod);
+        let (pod, container) = (victim.pod.clone(), victim.container.clone());
+        killed += bed.kubelet.signal(rustix::process::Signal::KILL, |r| r.pod == pod && r.container == container);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_milestone_is_reached_though_everything_of_ours_is_killed() {
+    fairlead_e2e::init_logs();
+    let bed = Bed::start(Options::new("story")).await.unwrap();
+    bed.install_fairlead(&release::values(&bed)).await.unwrap();
+    let stage = Stage::new(&bed).unwrap();
+    let play = Play::start(&stage).await.unwrap();
+    let told = tokio::select! {
+        told = story::run(&stage, &play, &Lines) => told,
+        () = havoc(&bed) => unreachable!("havoc never ends by itself"),
+    };
+    let world = play.world.lock();
+    let breaches = world.double_promises.clone();
+    let pinned = world.seen_pinned.len();
+    drop(world);
+    if let Err(error) = told {
+        panic!("{error:#}\n{}", bed.release_logs());
+    }
+    assert_eq!(breaches, Vec::<String>::new());
+    assert!(pinned > 100, "only {pinned} pods were pinned");
+    assert!(stage.examples().exists());
+    bed.stop().await.unwrap();
+}

@@ -1,0 +1,186 @@
+//! `/bind`: drives one [`fairlead_placement::bind`] step by step within its deadline.
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fairlead_placement::bind::{State, step};
+use fairlead_placement::{BindError, BindRequest, Event, PodRef, Reason, Request};
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
+
+use crate::courier::Courier;
+use crate::metrics::ExtenderMetrics;
+use crate::model::Message;
+use crate::wire::BindingArgs;
+
+/// A third of the deadline for one call: so a lost answer leaves time to read what became of it and to try again.
+const CALLS_PER_DEADLINE: u32 = 3;
+/// Binds to one node take turns; nodes that share a turn only wait a little longer than they must.
+const TURNS: usize = 256;
+
+/// Why a pod was not bound; kube-scheduler shows the text in the pod's events.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BindRefusal {
+    /// A field is empty.
+    #[error("{field} is empty: a binding names pod, namespace, UID and node")]
+    Incomplete {
+        /// Which.
+        field: &'static str,
+    },
+    /// Not everything has been listed yet.
+    #[error("{}", Reason::NotSynced.as_str())]
+    NotSynced,
+    /// The bind failed.
+    #[error("fairlead: {0}")]
+    Failed(BindError),
+    /// A fault of ours.
+    #[error("fairlead: the bind broke off; see the log of the extender")]
+    BrokeOff,
+}
+
+impl BindRefusal {
+    fn outcome(&self) -> &'static str {
+        match self {
+            Self::Incomplete { .. } => "Incomplete",
+            Self::NotSynced => "NotSynced",
+            Self::BrokeOff => "BrokeOff",
+            Self::Failed(error) => match error {
+                BindError::PodGone => "PodGone",
+                BindError::PodReplaced => "PodReplaced",
+                BindError::PodDeleting => "PodDeleting",
+                BindError::PodTerminal => "PodTerminal",
+                BindError::PodGated => "PodGated",
+                BindError::BoundElsewhere { .. } => "BoundElsewhere",
+                BindError::Node(reason) => reason.name(),
+                BindError::Contended { .. } => "Contended",
+                BindError::Deadline => "Deadline",
+                BindError::Unreadable { .. } => "Unreadable",
+                BindError::Refused { .. } => "Refused",
+            },
+        }
+    }
+}
+
+/// Carries binds out.
+pub struct Binder {
+    courier: Courier,
+    deadline: Duration,
+    metrics: ExtenderMetrics,
+    turns: Vec<Mutex<()>>,
+}
+
+impl Binder {
+    /// Each bind gets `deadline`, everything included.
+    #[must_use]
+    pub fn new(courier: Courier, deadline: Duration, metrics: ExtenderMetrics) -> Self {
+        let turns = (0..TURNS).map(|_| Mutex::new(())).collect();
+        Self { courier, deadline, metrics, turns }
+    }
+
+    /// Binds a pod; asked again for the same pod and node it succeeds again.
+    ///
+    /// # Errors
+    /// A pod that is not bound to that node by us, with the reason.
+    pub async fn bind(self: Arc<Self>, args: BindingArgs) -> Result<(), BindRefusal> {
+        let begun = Instant::now();
+        let answer = match request(&args) {
+            Ok(request) => {
+                let binder = self.clone();
+                // In a task of its own: a scheduler that hangs up must not break a bind off between two writes.
+                let driven = tokio::spawn(async move { binder.drive(request).await }).await;
+                driven.unwrap_or_else(|error| {
+                    tracing::error!(error = %error, "A bind broke off");
+                    Err(BindRefusal::BrokeOff)
+                })
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let BindingArgs { pod_name: pod, pod_namespace: namespace, node, .. } = args;
+        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match &answer {
+            Ok(()) => {
+                self.metrics.bound("Bound");
+                tracing::debug!(namespace, pod, node, took_ms, "Bound");
+            }
+            Err(refusal) => {
+                self.metrics.bound(refusal.outcome());
+                tracing::info!(namespace, pod, node, took_ms, error = %refusal, "Not bound");
+            }
+        }
+        answer
+    }
+
+    async fn drive(&self, request: BindRequest) -> Result<(), BindRefusal> {
+        let snapshot = self.courier.snapshot();
+        if !snapshot.synced {
+            return Err(BindRefusal::NotSynced);
+        }
+        let pod_uid = request.pod.uid.clone();
+        let pod = snapshot.pods.get(&pod_uid).map(|pod| pod.facts());
+        drop(snapshot);
+        let end = Instant::now() + self.deadline;
+        let start = Event::Start { request, pod, now_ms: now_ms() };
+        let (mut state, mut requests) = step(&State::default(), &start);
+        let mut turn = None;
+        loop {
+            // One request is under way at a time; a step that asks for nothing more has answered.
+            let Some(next) = requests.pop() else { return Err(BindRefusal::BrokeOff) };
+            if let Request::Answer(answer) = next {
+                if answer.is_err() {
+                    self.courier.tell(Message::Forget { pod_uid }).await;
+                }
+                return answer.map_err(BindRefusal::Failed);
+            }
+            let event = tokio::select! {
+                biased;
+                event = self.carry(&next, &mut turn) => event,
+                () = tokio::time::sleep_until(end) => Some(Event::DeadlineNear),
+            };
+            let Some(event) = event else { return Err(BindRefusal::BrokeOff) };
+            (state, requests) = step(&state, &event);
+        }
+    }
+
+    /// From the reading of a NodePlacement to the writing of it, binds to one node take turns: within this process
+    /// nobody then loses a write to another.
+    async fn carry<'a>(&'a self, request: &Request, turn: &mut Option<MutexGuard<'a, ()>>) -> Option<Event> {
+        match request {
+            Request::ReadPlacement { node, .. } if turn.is_none() => *turn = self.turn_of(node).await,
+            Request::ReadPlacement { .. } | Request::Release { .. } => {}
+            Request::Reserve { node, reservation, .. } => {
+                let (node, reservation) = (node.clone(), Box::new(reservation.clone()));
+                self.courier.tell(Message::Assume { node, reservation }).await;
+            }
+            _ => *turn = None,
+        }
+        self.courier.carry(request, self.deadline / CALLS_PER_DEADLINE).await
+    }
+
+    async fn turn_of(&self, node: &str) -> Option<MutexGuard<'_, ()>> {
+        let mut hasher = DefaultHasher::new();
+        node.hash(&mut hasher);
+        let index = usize::try_from(hasher.finish() % TURNS as u64).ok()?;
+        Some(self.turns.get(index)?.lock().await)
+    }
+}
+
+fn request(args: &BindingArgs) -> Result<BindRequest, BindRefusal> {
+    let fields = [
+        ("PodName", &args.pod_name),
+        ("PodNamespace", &args.pod_namespace),
+        ("PodUID", &args.pod_uid),
+        ("Node", &args.node),
+    ];
+    if let Some((field, _)) = fields.into_iter().find(|(_, value)| value.is_empty()) {
+        return Err(BindRefusal::Incomplete { field });
+    }
+    let pod = PodRef { namespace: args.pod_namespace.clone(), name: args.pod_name.clone(), uid: args.pod_uid.clone() };
+    Ok(BindRequest { pod, node: args.node.clone() })
+}
+
+/// Now, ms since the Unix epoch.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,197 @@
+//! What the extender counts.
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fairlead_cluster::{NodeView, Snapshot};
+use fairlead_placement::Reason;
+use fairlead_runtime::Metrics;
+use fairlead_runtime::lease::LeaseMetrics;
+use fairlead_runtime::prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use fairlead_runtime::prometheus_client::metrics::counter::Counter;
+use fairlead_runtime::prometheus_client::metrics::family::{Family, MetricConstructor};
+use fairlead_runtime::prometheus_client::metrics::gauge::Gauge;
+use fairlead_runtime::prometheus_client::metrics::histogram::Histogram;
+use fairlead_runtime::prometheus_client::registry::Unit;
+use fairlead_runtime::pump::PumpMetrics;
+
+use crate::answer::Tally;
+
+/// A verb of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[allow(missing_docs)]
+pub enum Verb {
+    Filter,
+    Prioritize,
+    Bind,
+}
+
+/// Labels of the request histogram.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabel {
+    /// Which verb.
+    pub verb: Verb,
+    /// HTTP status of the reply.
+    pub code: u16,
+}
+
+/// Label of the verdict counter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct VerdictLabel {
+    /// [`Reason::name`], or `Fits`.
+    pub reason: &'static str,
+}
+
+/// Label of counters by outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabel {
+    /// What it came to.
+    pub outcome: &'static str,
+}
+
+/// Buckets of the request histogram: 20 µs, the floor of a filter call, to the scheduler's own limit of 5 s.
+#[derive(Debug, Clone, Copy)]
+pub struct Buckets;
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        let bounds = [
+            0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0,
+            2.0, 5.0,
+        ];
+        Histogram::new(bounds)
+    }
+}
+
+/// The extender's counters. Cheap to clone; all clones count on one page.
+#[derive(Debug, Clone)]
+pub struct ExtenderMetrics {
+    requests: Family<RequestLabel, Histogram, Buckets>,
+    shed: Counter,
+    verdicts: Family<VerdictLabel, Counter>,
+    binds: Family<OutcomeLabel, Counter>,
+    /// Reservation writes that lost to another writer of the same NodePlacement.
+    pub conflicts: Counter,
+    /// Writes whose answer was lost and that were resolved by reading.
+    pub lost: Counter,
+    releases: Family<OutcomeLabel, Counter>,
+    reservations: Gauge,
+    snapshot_generation: Gauge,
+    snapshot_published: Gauge<f64, AtomicU64>,
+    snapshot_nodes: Gauge,
+    /// Of the watch pumps.
+    pub pumps: PumpMetrics,
+    /// Of the reaper's lease.
+    pub lease: LeaseMetrics,
+}
+
+impl ExtenderMetrics {
+    /// Adds the counters to the process's page.
+    pub fn register(metrics: &mut Metrics) -> Self {
+        Self {
+            requests: metrics.register_with_unit(
+                "extender_request_duration",
+                "Server time of a request, from its complete body to its reply, by verb and HTTP status",
+                Unit::Seconds,
+                Family::new_with_constructor(Buckets),
+            ),
+            shed: metrics.register(
+                "extender_requests_shed",
+                "Requests refused with 503 because too many were in flight",
+                Counter::default(),
+            ),
+            verdicts: metrics.register(
+                "extender_verdicts",
+                "Nodes judged by filter, by reason of the refusal or Fits",
+                Family::default(),
+            ),
+            binds: metrics.register("extender_binds", "Binds by outcome", Family::default()),
+            conflicts: metrics.register(
+                "extender_reservation_conflicts",
+                "Writes of a NodePlacement that lost to another writer and were tried again",
+                Counter::default(),
+            ),
+            lost: metrics.register(
+                "extender_lost_answers",
+                "Writes without an answer, resolved by reading the live object",
+                Counter::default(),
+            ),
+            releases: metrics.register(
+                "extender_releases",
+                "Reservations looked at by the reaper because their pod seems gone, by outcome",
+                Family::default(),
+            ),
+            reservations: metrics.register(
+                "extender_reservations",
+                "Reservations of all nodes as the watch shows them",
+                Gauge::default(),
+            ),
+            snapshot_generation: metrics.register(
+                "extender_snapshot_generation",
+                "Generation of the snapshot in use; it rises with every change seen",
+                Gauge::default(),
+            ),
+            snapshot_published: metrics.register_with_unit(
+                "extender_snapshot_published_timestamp",
+                "When the snapshot in use was published, since the Unix epoch",
+                Unit::Seconds,
+                Gauge::default(),
+            ),
+            snapshot_nodes: metrics.register("extender_snapshot_nodes", "Nodes in the snapshot", Gauge::default()),
+            pumps: PumpMetrics::register(metrics),
+            lease: LeaseMetrics::register(metrics),
+        }
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, verb: Verb, code: u16, took: Duration) {
+        self.requests.get_or_create(&RequestLabel { verb, code }).observe(took.as_secs_f64());
+    }
+
+    /// A request was refused because too many were in flight.
+    pub fn shed(&self) {
+        self.shed.inc();
+    }
+
+    /// Nodes were judged.
+    pub fn judged(&self, tally: &Tally) {
+        let add = |reason, count: u32| {
+            if count > 0 {
+                self.verdicts.get_or_create(&VerdictLabel { reason }).inc_by(u64::from(count));
+            }
+        };
+        add("Fits", tally.fits);
+        for (reason, &count) in Reason::ALL.iter().zip(&tally.refused) {
+            add(reason.name(), count);
+        }
+    }
+
+    /// A bind ended.
+    pub fn bound(&self, outcome: &'static str) {
+        self.binds.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// The reaper was done with one reservation.
+    pub fn released(&self, outcome: &'static str) {
+        self.releases.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A snapshot was published.
+    pub fn published(&self, snapshot: &Snapshot) {
+        let held = |node: &NodeView| node.placement.as_ref().map_or(0, |placement| placement.reservations.len());
+        let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.snapshot_generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
+        self.snapshot_nodes.set(whole(snapshot.nodes.len()));
+        self.reservations.set(whole(snapshot.nodes.iter().map(|node| held(node)).sum()));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.snapshot_published.set(now.as_secs_f64());
+    }
+}
+
+/// The page of this process and the counters on it.
+#[must_use]
+pub fn page() -> (Arc<Metrics>, ExtenderMetrics) {
+    let mut metrics = Metrics::new("extender");
+    let counters = ExtenderMetrics::register(&mut metrics);
+    (Arc::new(metrics), counters)
+}

@@ -1,0 +1,127 @@
+//! Frees reservations whose pod is gone: looks for candidates in the snapshot and drives [`fairlead_placement::reap`] for
+//! each, while this process holds the reaper's Lease.
+//!
+//! Safety does not rest on the Lease: every freeing reads the live pod first and names the generation it rests on. The
+//! Lease only keeps the replicas from doing the same work and from spoiling each other's writes.
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use fairlead_placement::reap::{Candidate, start, step};
+use fairlead_placement::{Event, Request, Withdrawal};
+use fairlead_runtime::{API_DEADLINE, LeaseHandle, Pulse};
+use futures::StreamExt;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::bind::now_ms;
+use crate::courier::Courier;
+use crate::metrics::ExtenderMetrics;
+
+/// Name of the Lease.
+pub const LEASE_NAME: &str = "fairlead-extender-reaper";
+/// Pause between two looks at the snapshot.
+const PERIOD: Duration = Duration::from_secs(1);
+/// One reservation gets this long.
+const WITHDRAWAL_DEADLINE: Duration = Duration::from_secs(15);
+/// Reservations freed at once: a shrinking pool gives back hundreds, and the API server has others to serve.
+const AT_ONCE: usize = 8;
+/// One that stayed is looked at again after this.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// A reaper that is silent for this long is stuck.
+pub const SILENCE_MAX: Duration = Duration::from_secs(120);
+
+/// What the reaper is given.
+pub struct Reaper {
+    /// The way to the API server.
+    pub courier: Courier,
+    /// The candidature for [`LEASE_NAME`].
+    pub lease: LeaseHandle,
+    /// Reservations younger than this belong to binds that may be under way.
+    pub grace: Duration,
+    /// The counters.
+    pub metrics: ExtenderMetrics,
+    /// Beaten by the loop.
+    pub pulse: Pulse,
+}
+
+impl Reaper {
+    /// Runs until `shutdown`, then ends what is under way and gives the Lease back through `lease_token`.
+    pub async fn run(self, shutdown: CancellationToken, lease_token: CancellationToken) {
+        let mut not_before: BTreeMap<(String, String), Instant> = BTreeMap::new();
+        loop {
+            self.pulse.beat();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+            if self.lease.term().is_none() {
+                continue;
+            }
+            let now = Instant::now();
+            not_before.retain(|_, at| *at > now);
+            let kept = self.round(&not_before, &shutdown).await;
+            let again = Instant::now() + AGAIN_AFTER;
+            not_before.extend(kept.into_iter().map(|key| (key, again)));
+        }
+        lease_token.cancel();
+        self.lease.ended().await;
+    }
+
+    /// Tries every candidate once; returns those that stayed, by node and pod UID.
+    async fn round(
+        &self,
+        not_before: &BTreeMap<(String, String), Instant>,
+        shutdown: &CancellationToken,
+    ) -> Vec<(String, String)> {
+        let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
+        let due = |candidate: &Candidate| !not_before.contains_key(&key(candidate));
+        let candidates = self.courier.snapshot().reap_candidates(now_ms(), grace_ms).into_iter().filter(due);
+        let tries = candidates.map(|candidate| async move {
+            let key = key(&candidate);
+            let stayed = !shutdown.is_cancelled() && !self.withdraw(candidate).await;
+            self.pulse.beat();
+            stayed.then_some(key)
+        });
+        futures::stream::iter(tries).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
+    }
+
+    /// True if the reservation is gone.
+    async fn withdraw(&self, candidate: Candidate) -> bool {
+        let (node, pod) = (candidate.node.clone(), candidate.pod.clone());
+        let end = Instant::now() + WITHDRAWAL_DEADLINE;
+        let (mut state, mut requests) = start(candidate);
+        while let Some(next) = requests.pop() {
+            if let Request::Finished(how) = next {
+                let (outcome, why) = told(&how);
+                self.metrics.released(outcome);
+                tracing::info!(node, namespace = pod.namespace, pod = pod.name, uid = pod.uid, outcome, why, "Reaped");
+                return !matches!(how, Withdrawal::Kept(_));
+            }
+            let writes = matches!(next, Request::Touch { .. } | Request::Release { .. });
+            if writes && self.lease.term().is_none() {
+                return false;
+            }
+            let event = tokio::select! {
+                biased;
+                event = self.courier.carry(&next, API_DEADLINE) => event,
+                () = tokio::time::sleep_until(end) => Some(Event::DeadlineNear),
+            };
+            let Some(event) = event else { return false };
+            (state, requests) = step(&state, &event);
+        }
+        false
+    }
+}
+
+fn key(candidate: &Candidate) -> (String, String) {
+    (candidate.node.clone(), candidate.pod.uid.clone())
+}
+
+fn told(how: &Withdrawal) -> (&'static str, &'static str) {
+    match how {
+        Withdrawal::Released => ("Released", ""),
+        Withdrawal::NothingHeld => ("NothingHeld", ""),
+        Withdrawal::Kept(why) => ("Kept", why),
+    }
+}

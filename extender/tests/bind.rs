@@ -1,0 +1,198 @@
+//! Bind and reap against an API server with faults.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use fairlead_extender::reaper::{LEASE_NAME, Reaper};
+use fairlead_runtime::{Heartbeat, LeaseConfig, lease};
+use serde_json::{Value, json};
+use support::House;
+use support::api::{Api, Fault, placement_path, pod_path};
+use support::world::{SINGLE, World, pod, reservation};
+use tokio_util::sync::CancellationToken;
+
+const NODES: [&str; 2] = ["n1", "n2"];
+
+/// Two nodes and the pods; the watch has seen what the API server has.
+fn house(pods: &[Value], reservations: &[Value]) -> (House, Api) {
+    let (api, mut world) = (Api::default(), World::default());
+    for node in NODES {
+        world.add(node, SINGLE, if node == "n1" { reservations } else { &[] });
+    }
+    for (node, placement) in NODES.iter().zip(&world.placements) {
+        api.put(placement_path(node), placement.clone());
+    }
+    for pod in pods {
+        api.put(pod_path(pod["metadata"]["name"].as_str().unwrap()), pod.clone());
+    }
+    world.pods = pods.to_vec();
+    (House::new(world.model(), &api), api)
+}
+
+fn held(api: &Api, node: &str) -> Vec<String> {
+    let placement = api.get(&placement_path(node)).unwrap();
+    let uid = |held: &Value| held["podUID"].as_str().unwrap().to_owned();
+    placement["spec"]["reservations"].as_array().unwrap().iter().map(uid).collect()
+}
+
+fn bound_to(api: &Api, pod: &str) -> Value {
+    api.get(&pod_path(pod)).unwrap()["spec"]["nodeName"].clone()
+}
+
+#[tokio::test]
+async fn a_bind_reserves_exact_cpus_and_tells_the_pod() {
+    let (house, api) = house(&[pod("p", "4")], &[]);
+    assert_eq!(house.bind("p", "n1").await, "");
+    assert_eq!(bound_to(&api, "p"), "n1");
+    let placement = api.get(&placement_path("n1")).unwrap();
+    let reservation = &placement["spec"]["reservations"][0];
+    assert_eq!((reservation["podUID"].as_str(), reservation["cpus"].as_str()), (Some("uid-p"), Some("0-1,16-17")));
+    assert_eq!(reservation["memory"], json!([{ "numaNode": 0, "bytes": 1 << 30 }]));
+    let live = api.get(&pod_path("p")).unwrap();
+    let annotation = live["metadata"]["annotations"]["fairlead.dev/placement"].as_str().unwrap();
+    let annotation: Value = serde_json::from_str(annotation).unwrap();
+    assert_eq!(annotation, json!({ "containers": [{ "name": "main", "cpus": "0-1,16-17", "memoryNodes": "0" }] }));
+    let page = house.page.encode().unwrap();
+    assert!(page.contains(r#"fairlead_extender_binds_total{outcome="Bound"} 1"#), "{page}");
+    assert!(page.contains("fairlead_extender_reservations 1"), "{page}");
+}
+
+#[tokio::test]
+async fn asked_again_it_succeeds_again_and_elsewhere_it_does_not() {
+    let (house, api) = house(&[pod("p", "4")], &[]);
+    assert_eq!(house.bind("p", "n1").await, "");
+    assert_eq!(house.bind("p", "n1").await, "");
+    let error = house.bind("p", "n2").await;
+    assert!(error.contains("pod is bound to another node, n1"), "{error}");
+    assert_eq!((held(&api, "n1").len(), held(&api, "n2").len()), (1, 0));
+    assert_eq!(bound_to(&api, "p"), "n1");
+}
+
+#[tokio::test]
+async fn a_pod_without_cpus_of_its_own_costs_no_reservation() {
+    let (house, api) = house(&[pod("p", "500m")], &[]);
+    assert_eq!(house.bind("p", "n1").await, "");
+    assert_eq!((held(&api, "n1").len(), api.seen("PATCH")), (0, 0));
+}
+
+#[tokio::test]
+async fn pods_that_may_not_be_bound_are_refused_with_the_reason() {
+    let changed = |path: &str, value: Value| {
+        let mut changed = pod("p", "4");
+        let (parent, last) = path.rsplit_once('/').unwrap();
+        changed.pointer_mut(parent).unwrap()[last] = value;
+        changed
+    };
+    let cases = [
+        (changed("/metadata/deletionTimestamp", json!("2026-01-01T00:00:00Z")), "pod is being deleted"),
+        (changed("/spec/schedulingGates", json!([{ "name": "fairlead.dev/quota" }])), "pod has a scheduling gate"),
+        (changed("/metadata/uid", json!("another")), "pod was replaced by another of the same name"),
+        (changed("/status/phase", json!("Failed")), "pod has ended"),
+    ];
+    for (live, text) in cases {
+        // The watch is behind, but for the gate, which can be removed and never added.
+        let gated = !live["spec"]["schedulingGates"].is_null();
+        let (house, api) = house(&[if gated { live.clone() } else { pod("p", "4") }], &[]);
+        let mut live = live;
+        live["metadata"]["resourceVersion"] = json!("9");
+        api.put(pod_path("p"), live);
+        let error = house.bind("p", "n1").await;
+        assert_eq!(error, format!("fairlead: {text}"));
+        assert_eq!(held(&api, "n1"), [""; 0], "{text}");
+    }
+    let (house, _) = house(&[], &[]);
+    assert_eq!(house.bind("p", "n1").await, "fairlead: pod does not exist any more");
+    let (_, reply) = house.post("/bind", r#"{"PodName":"p","PodNamespace":"apps","Node":"n1"}"#).await;
+    assert!(reply.contains("PodUID is empty"), "{reply}");
+    assert!(house.bind("p", "nowhere").await.starts_with("fairlead: "));
+}
+
+#[tokio::test]
+async fn lost_answers_are_resolved_by_reading() {
+    for fault in [Fault::BindingAnswerLost, Fault::PatchAnswerLost] {
+        let (house, api) = house(&[pod("p", "4")], &[]);
+        api.fail_next(fault);
+        assert_eq!(house.bind("p", "n1").await, "", "{fault:?}");
+        assert_eq!((bound_to(&api, "p"), held(&api, "n1")), (json!("n1"), vec!["uid-p".to_owned()]), "{fault:?}");
+        assert!(house.page.encode().unwrap().contains("fairlead_extender_lost_answers_total 1"));
+    }
+}
+
+#[tokio::test]
+async fn a_conflict_is_tried_again_from_fresh_state() {
+    let (house, api) = house(&[pod("p", "4")], &[]);
+    api.fail_next(Fault::OtherWriter);
+    assert_eq!(house.bind("p", "n1").await, "");
+    assert_eq!(held(&api, "n1"), ["uid-p"]);
+    assert!(house.page.encode().unwrap().contains("fairlead_extender_reservation_conflicts_total 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_says_nothing_ends_at_the_deadline() {
+    let (house, api) = house(&[pod("p", "4")], &[]);
+    api.fail_next(Fault::Silence);
+    let begun = tokio::time::Instant::now();
+    // The silent call is given up and the live pod, still unbound, is bound by the next.
+    assert_eq!(house.bind("p", "n1").await, "");
+    assert!(begun.elapsed() < support::BIND_DEADLINE);
+}
+
+#[tokio::test]
+async fn many_binds_to_one_node_share_no_cpu_and_conflict_with_nobody() {
+    let pods: Vec<Value> = (0..16).map(|index| pod(&format!("p{index}"), "2")).collect();
+    let (house, api) = house(&pods, &[]);
+    let names: Vec<String> = (0..16).map(|index| format!("p{index}")).collect();
+    let errors = futures::future::join_all(names.iter().map(|name| house.bind(name, "n1"))).await;
+    assert_eq!(errors, [""; 16]);
+    let placement = api.get(&placement_path("n1")).unwrap();
+    let mut seen = fairlead_topology::CpuMask::new();
+    for held in placement["spec"]["reservations"].as_array().unwrap() {
+        let cpus = fairlead_topology::CpuMask::parse_list(held["cpus"].as_str().unwrap()).unwrap();
+        assert!(!seen.intersects(&cpus) && cpus.len() == 2);
+        seen.union_with(&cpus);
+    }
+    assert_eq!(seen.len(), 32);
+    assert!(house.page.encode().unwrap().contains("fairlead_extender_reservation_conflicts_total 0"));
+    let error = house.bind("p0", "n2").await;
+    assert!(error.contains("bound to another node"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reaper_frees_what_nobody_holds_and_nothing_else() {
+    let mut runs = pod("runs", "2");
+    runs["spec"]["nodeName"] = json!("n1");
+    // The watch has not seen `late`, but the API server has it bound here.
+    let mut late = pod("late", "2");
+    late["spec"]["nodeName"] = json!("n1");
+    let held_by = |uid: &str, core| reservation(SINGLE, uid, core, 1);
+    let (house, api) = house(&[runs], &[held_by("uid-runs", 0), held_by("gone", 1), held_by("uid-late", 2)]);
+    api.put(pod_path("late"), late);
+    let mut placement = api.get(&placement_path("n1")).unwrap();
+    placement["spec"]["reservations"][2]["name"] = json!("late");
+    api.put(placement_path("n1"), placement.clone());
+    let placement = serde_json::from_value(placement).unwrap();
+    let (published, seen) = tokio::sync::oneshot::channel();
+    let message = fairlead_extender::model::Message::Written { placement: Box::new(placement), published };
+    house.courier.tell(message).await;
+    seen.await.unwrap();
+
+    let (shutdown, lease_token) = (CancellationToken::new(), CancellationToken::new());
+    let config = LeaseConfig::new("fairlead-system", LEASE_NAME, "me");
+    let reaper = Reaper {
+        courier: house.courier.clone(),
+        lease: lease::run(api.client(), config, lease_token.clone()).unwrap(),
+        grace: Duration::ZERO,
+        metrics: house.metrics.clone(),
+        pulse: Heartbeat::new().register("reaper", Duration::from_secs(60)),
+    };
+    let task = tokio::spawn(reaper.run(shutdown.clone(), lease_token));
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(held(&api, "n1"), ["uid-runs", "uid-late"]);
+    let page = house.page.encode().unwrap();
+    assert!(page.contains(r#"fairlead_extender_releases_total{outcome="Released"} 1"#), "{page}");
+    assert!(page.contains(r#"outcome="Kept""#), "{page}");
+    shutdown.cancel();
+    task.await.unwrap();
+}

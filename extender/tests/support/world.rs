@@ -1,0 +1,188 @@
+//! A hand-built cluster: machines of three shapes, their NodePlacements, tenants, and the requests about them.
+#![allow(dead_code, reason = "shared by tests and benches, each uses its part")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "test support")]
+
+use fairlead_cluster::{Change, Event, Model};
+use fairlead_topology::CpuMask;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// A machine: so many of each within the one before, and hardware threads per core.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub packages: u32,
+    pub numa: u32,
+    pub l3: u32,
+    pub cores: u32,
+    pub threads: u32,
+}
+
+pub const TWO_SOCKETS: Shape = Shape { packages: 2, numa: 1, l3: 1, cores: 16, threads: 2 };
+pub const EPYC: Shape = Shape { packages: 1, numa: 4, l3: 4, cores: 4, threads: 2 };
+pub const SINGLE: Shape = Shape { packages: 1, numa: 1, l3: 1, cores: 16, threads: 2 };
+pub const SHAPES: [Shape; 3] = [TWO_SOCKETS, EPYC, SINGLE];
+
+impl Shape {
+    pub fn core_count(self) -> u32 {
+        self.packages * self.numa * self.l3 * self.cores
+    }
+
+    pub fn cpu_count(self) -> u32 {
+        self.core_count() * self.threads
+    }
+
+    /// CPUs of the cores `first..first + count`; threads of a core lie `core_count` apart, as on x86.
+    fn cpus(self, first: u32, count: u32) -> String {
+        let cores = self.core_count();
+        let ids = (0..self.threads).flat_map(|thread| (first..first + count).map(move |core| core + thread * cores));
+        CpuMask::from_ids(ids).to_string()
+    }
+
+    fn groups(self, count: u32) -> Vec<Value> {
+        let size = self.core_count() / count;
+        (0..count).map(|id| json!({ "id": id, "cpus": self.cpus(id * size, size) })).collect()
+    }
+}
+
+fn typed<K: DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).unwrap()
+}
+
+pub fn owner(name: &str) -> Value {
+    json!([{ "apiVersion": "v1", "kind": "Node", "name": name, "uid": format!("uid-{name}") }])
+}
+
+pub fn node(name: &str, shape: Shape) -> Value {
+    let amounts = json!({ "cpu": shape.cpu_count().to_string(), "memory": "256Gi", "pods": "250" });
+    json!({
+        "metadata": { "name": name, "uid": format!("uid-{name}") },
+        "status": {
+            "allocatable": amounts,
+            "capacity": amounts,
+            "conditions": [{ "type": "Ready", "status": "True" }],
+        },
+    })
+}
+
+pub fn topology(name: &str, shape: Shape) -> Value {
+    let with = |mut groups: Vec<Value>, field: &str, value: u64| {
+        for group in &mut groups {
+            group[field] = json!(value);
+        }
+        groups
+    };
+    let numa = shape.packages * shape.numa;
+    json!({
+        "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodeTopology",
+        "metadata": { "name": name, "ownerReferences": owner(name) },
+        "spec": {
+            "source": "Synthetic",
+            "packages": shape.groups(shape.packages),
+            "numaNodes": with(shape.groups(numa), "memoryBytes", (256 << 30) / u64::from(numa)),
+            "l3Caches": with(shape.groups(numa * shape.l3), "sizeBytes", 32 << 20),
+            "cores": shape.groups(shape.core_count()),
+        },
+    })
+}
+
+/// A reservation of whole cores `first..first + count` for the pod of that UID.
+pub fn reservation(shape: Shape, uid: &str, first: u32, count: u32) -> Value {
+    let cpus = shape.cpus(first, count);
+    json!({
+        "podUID": uid, "namespace": "apps", "name": uid, "reservedAt": "2026-01-01T00:00:00Z",
+        "cpus": cpus, "containers": [{ "name": "main", "cpus": cpus }], "memory": [],
+    })
+}
+
+pub fn placement(name: &str, reservations: &[Value]) -> Value {
+    json!({
+        "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodePlacement",
+        "metadata": {
+            "name": name, "uid": format!("placement-{name}"), "generation": 1, "resourceVersion": "1",
+            "ownerReferences": owner(name),
+        },
+        "spec": { "reservations": reservations },
+    })
+}
+
+/// A Guaranteed pod of one container; `cpu` such as `"4"` gets CPUs of its own, `"500m"` does not.
+pub fn pod(name: &str, cpu: &str) -> Value {
+    let amounts = json!({ "cpu": cpu, "memory": "1Gi" });
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name, "namespace": "apps", "uid": format!("uid-{name}"), "resourceVersion": "7",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+            "managedFields": [{ "manager": "x", "operation": "Update", "fieldsV1": { "f:spec": {} } }],
+        },
+        "spec": {
+            "schedulerName": "fairlead-scheduler",
+            "containers": [{
+                "name": "main", "image": "registry/image:1", "resources": { "requests": amounts, "limits": amounts },
+                "volumeMounts": [{ "name": "token", "mountPath": "/var/run/secrets" }],
+            }],
+            "volumes": [{ "name": "token", "projected": { "sources": [] } }],
+        },
+        "status": { "phase": "Pending" },
+    })
+}
+
+/// The objects of a cluster, each list under its kind.
+#[derive(Default)]
+pub struct World {
+    pub nodes: Vec<Value>,
+    pub topologies: Vec<Value>,
+    pub placements: Vec<Value>,
+    pub pods: Vec<Value>,
+    pub quotas: Vec<Value>,
+}
+
+impl World {
+    pub fn add(&mut self, name: &str, shape: Shape, reservations: &[Value]) {
+        self.nodes.push(node(name, shape));
+        self.topologies.push(topology(name, shape));
+        self.placements.push(placement(name, reservations));
+    }
+
+    /// Nodes of all shapes in turn, partly used: node-00000 and so on.
+    pub fn of_nodes(count: u32) -> Self {
+        let mut world = Self::default();
+        for index in 0..count {
+            let shape = SHAPES[index as usize % SHAPES.len()];
+            let used = index % shape.core_count();
+            let uid = format!("other-{index}");
+            let held = (used > 0).then(|| reservation(shape, &uid, 0, used));
+            world.add(&node_name(index), shape, held.as_slice());
+            if held.is_some() {
+                let mut other = pod(&uid, &(used * shape.threads).to_string());
+                other["metadata"]["uid"] = json!(uid);
+                other["spec"]["nodeName"] = json!(node_name(index));
+                world.pods.push(other);
+            }
+        }
+        world
+    }
+
+    pub fn model(self) -> Model {
+        fn all<K: DeserializeOwned>(list: Vec<Value>) -> Change<K> {
+            Change::Reset(list.into_iter().map(typed).collect())
+        }
+        let mut model = Model::new("fairlead-system");
+        model.apply(Event::Nodes(all(self.nodes)));
+        model.apply(Event::Topologies(all(self.topologies)));
+        model.apply(Event::Placements(all(self.placements)));
+        model.apply(Event::Pods(all(self.pods)));
+        model.apply(Event::Quotas(all(self.quotas)));
+        model.apply(Event::Namespaces(Change::Reset(Vec::new())));
+        model
+    }
+}
+
+pub fn node_name(index: u32) -> String {
+    format!("node-{index:05}")
+}
+
+/// A request of kube-scheduler with node names.
+pub fn args(pod: &Value, names: &[&str]) -> Vec<u8> {
+    json!({ "Pod": pod, "Nodes": null, "NodeNames": names }).to_string().into_bytes()
+}

@@ -1,0 +1,198 @@
+//! Taking in what happened: watch events, answers, the lease.
+use super::{Answer, House};
+use crate::book::PodNote;
+use crate::clock::now_ms;
+use crate::news::{News, change};
+use crate::release::carry::{Errand, Place, ledger_intents};
+use fairlead_cluster::{Change, Event as ModelEvent};
+use fairlead_fairshare::protocol::{Event, Request, Uid};
+use fairlead_runtime::WatchEvent;
+use k8s_openapi::api::core::v1::Pod;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio::task::JoinError;
+
+impl House {
+    pub(super) fn take(&mut self, news: News) {
+        self.dirty = true;
+        match news {
+            News::Node(event) => self.model.apply(ModelEvent::Nodes(change(event))),
+            News::Pod(event) => self.take_pods(event),
+            News::Namespace(event) => {
+                self.objects.namespace(event.clone());
+                self.model.apply(ModelEvent::Namespaces(change(event)));
+            }
+            News::Quota(event) => {
+                self.objects.quota(event.clone());
+                self.model.apply(ModelEvent::Quotas(change(event)));
+            }
+            News::Topology(event) => {
+                self.objects.topology(event.clone());
+                self.model.apply(ModelEvent::Topologies(change(event)));
+            }
+            News::Pool(event) => self.objects.pool(event),
+            News::Autoscaler(event) => self.objects.autoscaler(event),
+        }
+    }
+
+    fn take_pods(&mut self, event: WatchEvent<Pod>) {
+        match &event {
+            WatchEvent::Reset(pods) => {
+                let listed: BTreeSet<&str> = pods.iter().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+                let gone: Vec<Uid> = self.book.uids().filter(|uid| !listed.contains(uid.as_ref())).cloned().collect();
+                for uid in gone {
+                    self.lose(&uid);
+                }
+                for pod in pods {
+                    self.see(pod);
+                }
+            }
+            WatchEvent::Apply(pod) => self.see(pod),
+            WatchEvent::Delete(pod) => {
+                if let Some(uid) = pod.metadata.uid.as_deref() {
+                    self.lose(&uid.into());
+                }
+            }
+        }
+        self.model.apply(ModelEvent::Pods(change(event)));
+    }
+
+    fn see(&mut self, pod: &Pod) {
+        let note = match PodNote::of(pod) {
+            Ok(note) => note,
+            Err(error) => {
+                tracing::error!(%error, "A pod cannot be taken into account");
+                return;
+            }
+        };
+        let (uid, view, namespace) = (note.uid.clone(), note.view, note.namespace.clone());
+        self.book.put(note);
+        if let Some(tenant) = self.claims.get(&namespace).cloned() {
+            self.tell(&tenant, &Event::Observed { uid, view });
+        }
+    }
+
+    fn lose(&mut self, uid: &Uid) {
+        let Some(note) = self.book.remove(uid) else { return };
+        self.stamp_refused.remove(uid);
+        if let Some(tenant) = self.claims.get(&note.namespace).cloned() {
+            self.tell(&tenant, &Event::Gone { uid: uid.clone() });
+        }
+    }
+
+    pub(super) fn answered(&mut self, answer: Result<Answer, JoinError>) {
+        self.dirty = true;
+        match answer {
+            Ok(Answer::Protocol(report)) => {
+                if let Some(desk) = self.desks.get_mut(&report.tenant) {
+                    for (uid, place) in report.places {
+                        desk.place(uid, place);
+                    }
+                }
+                self.tell(&report.tenant, &report.event);
+            }
+            Ok(Answer::Told(uid, view)) => {
+                self.telling.answered(&uid, view.map(|view| view.version), now_ms());
+                // The release that may follow needs the version of now, and not only when the watch brings it.
+                let namespace = self.book.get(&uid).map(|note| note.namespace.clone());
+                let tenant = namespace.and_then(|namespace| self.claims.get(&namespace).cloned());
+                if let (Some(tenant), Some(view)) = (tenant, view) {
+                    self.tell(&tenant, &Event::Observed { uid, view });
+                }
+            }
+            Ok(Answer::Stamped(uid, done)) => {
+                self.stamping.remove(&uid);
+                if let (false, Some(note)) = (done, self.book.get(&uid)) {
+                    self.stamp_refused.insert(uid, note.view.version);
+                }
+            }
+            Err(error) => {
+                // Some request will never be answered: start over, which the protocol is made for.
+                tracing::error!(%error, "An errand died; taking over anew");
+                self.restart_all();
+            }
+        }
+    }
+
+    pub(super) fn lease(&mut self, term: Option<u64>) {
+        let (leading, term) = (term.is_some(), term.unwrap_or(self.term));
+        if (leading, term) == (self.leading, self.term) {
+            return;
+        }
+        self.dirty = true;
+        let began = leading && (!self.leading || term != self.term);
+        (self.leading, self.term) = (leading, term);
+        let tenants: Vec<String> = self.desks.keys().cloned().collect();
+        for tenant in tenants {
+            self.tell(&tenant, &Event::StepDown);
+            if began {
+                self.tell(&tenant, &Event::Lead);
+            }
+        }
+    }
+
+    fn restart_all(&mut self) {
+        let tenants: Vec<String> = self.desks.keys().cloned().collect();
+        for tenant in tenants {
+            self.restart(&tenant);
+        }
+    }
+
+    pub(super) fn restart(&mut self, tenant: &str) {
+        self.tell(tenant, &Event::StepDown);
+        if self.leading {
+            self.tell(tenant, &Event::Lead);
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        let tenants: Vec<String> = self.desks.keys().cloned().collect();
+        for tenant in tenants {
+            self.tell(&tenant, &Event::Tick);
+            if let Some(desk) = self.desks.get_mut(&tenant) {
+                desk.tidy();
+            }
+        }
+        self.stamp_refused.clear();
+    }
+
+    /// Tells a tenant's protocol what happened and sends out what it asks for.
+    pub(super) fn tell(&mut self, tenant: &str, event: &Event) {
+        let Some(desk) = self.desks.get_mut(tenant) else { return };
+        for request in desk.tell(event) {
+            let Some(errand) = self.errand(tenant, request) else { continue };
+            let courier = self.courier.clone();
+            self.answers.spawn(async move { Answer::Protocol(courier.carry(errand).await) });
+        }
+    }
+
+    fn errand(&self, tenant: &str, request: Request) -> Option<Errand> {
+        let desk = self.desks.get(tenant)?;
+        let place = |uid: &str| {
+            let noted = self.book.get(uid);
+            let noted = noted.map(|note| Place { namespace: note.namespace.clone(), name: note.name.clone() });
+            noted.or_else(|| desk.placed(uid).cloned())
+        };
+        let tenant = tenant.to_owned();
+        Some(match request {
+            Request::ReadLedger { round } => Errand::ReadLedger { round, tenant },
+            Request::WriteLedger { round, expect, epoch, intents } => {
+                let places: BTreeMap<Uid, Place> =
+                    intents.iter().filter_map(|intent| Some((intent.uid.clone(), place(&intent.uid)?))).collect();
+                let intents = ledger_intents(&intents, &places);
+                Errand::WriteLedger { round, owner: desk.owner.clone(), expect, epoch, intents }
+            }
+            Request::ListPods { round } => Errand::ListPods { round, tenant, namespaces: desk.namespaces.clone() },
+            Request::Ungate { uid, version, epoch } => {
+                Errand::Ungate { tenant, place: place(&uid), uid, version, epoch }
+            }
+            Request::Touch { uid } => Errand::Touch { tenant, place: place(&uid), uid, epoch: desk.state().epoch() },
+        })
+    }
+}
+
+/// An empty list of NodePlacements: the operator decides nothing by them, so it does not watch them, and the model is not
+/// to wait for them.
+#[must_use]
+pub fn no_placements() -> ModelEvent {
+    ModelEvent::Placements(Change::Reset(Vec::new()))
+}

@@ -1,0 +1,232 @@
+//! One pass: snapshot, desks in step with the tenants, plan, wants, conditions, and the view for everybody else.
+use super::{Answer, House};
+use crate::book::Told;
+use crate::clock::now_ms;
+use crate::metrics::Stage;
+use crate::release::carry::Place;
+use crate::release::conditions::ToTell;
+use crate::release::desk::Desk;
+use crate::release::input;
+use crate::release::patch::{self, LedgerOwner};
+use crate::view::{TenantFacts, View};
+use fairlead_cluster::Snapshot;
+use fairlead_crds::keys;
+use fairlead_fairshare::protocol::{Event, Standing, Uid};
+use fairlead_fairshare::{ReleasePlan, WaitReason, plan};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Time between two looks at which conditions to write.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+/// Conditions and stamps under way at once: while pods are released, and otherwise.
+const TELLING_BESIDE_RELEASE: usize = 4;
+const TELLING: usize = 16;
+
+impl House {
+    pub(super) fn pass(&mut self) {
+        self.dirty = false;
+        self.passed_at = Instant::now();
+        let snapshot = self.model.snapshot();
+        self.staff(&snapshot);
+        let (input, mut facts) = input::of(&snapshot, &mut self.desks, &self.book, self.window_percent);
+        let plan = if self.leading && snapshot.synced {
+            let _timer = self.metrics.stage(Stage::Plan);
+            plan(&input)
+        } else {
+            ReleasePlan::default()
+        };
+        input::complete(&mut facts, &input, &plan);
+        self.want(&plan, &mut facts);
+        if self.leading && snapshot.synced && self.told_at.elapsed() >= TELL_EVERY {
+            self.told_at = Instant::now();
+            self.tell_pods(&snapshot, &plan);
+            self.stamp(&facts);
+        }
+        let view = View {
+            leading: self.leading,
+            term: self.term,
+            synced: snapshot.synced,
+            snapshot,
+            total: input.total,
+            tenants: facts,
+            waiting: Arc::new(plan.waiting),
+            pods: self.book.by_namespace().clone(),
+            objects: self.objects.clone(),
+        };
+        self.view.send_replace(Arc::new(view));
+    }
+
+    /// A desk for each tenant, and none for those that are gone. A tenant whose namespaces changed starts over: its list
+    /// must cover exactly the namespaces that it has now.
+    fn staff(&mut self, snapshot: &Snapshot) {
+        let mut claims = BTreeMap::new();
+        let mut anew = Vec::new();
+        for (name, tenant) in &snapshot.tenants {
+            claims.extend(tenant.namespaces.iter().map(|namespace| (namespace.clone(), name.clone())));
+            let quota = self.objects.quotas.get(name).and_then(|quota| quota.metadata.uid.clone());
+            let owner = LedgerOwner { name: name.clone(), uid: quota.unwrap_or_default() };
+            match self.desks.get(name) {
+                Some(desk) if desk.namespaces == tenant.namespaces && desk.owner == owner => {}
+                _ => anew.push(Desk::new(owner, tenant.namespaces.clone())),
+            }
+        }
+        self.desks.retain(|name, _| snapshot.tenants.contains_key(name));
+        self.claims = claims;
+        for desk in anew {
+            let name = desk.owner.name.clone();
+            match self.desks.get_mut(&name) {
+                // The state is kept: its rounds tell late answers from new ones.
+                Some(known) => {
+                    known.owner = desk.owner;
+                    known.namespaces = desk.namespaces;
+                }
+                None => {
+                    self.desks.insert(name.clone(), desk);
+                }
+            }
+            if snapshot.synced {
+                self.restart(&name);
+            }
+        }
+        if snapshot.synced && self.leading {
+            let idle: Vec<String> = self
+                .desks
+                .iter()
+                .filter(|(_, desk)| !desk.state().is_leading())
+                .map(|(name, _)| name.clone())
+                .collect();
+            for tenant in idle {
+                self.tell(&tenant, &Event::Lead);
+            }
+        }
+    }
+
+    fn want(&mut self, plan: &ReleasePlan, facts: &mut BTreeMap<String, TenantFacts>) {
+        let mut wants: BTreeMap<&str, Vec<Uid>> = BTreeMap::new();
+        for release in &plan.release {
+            // A condition is being written: its answer wakes the next pass, which finds the new version.
+            if !self.telling.is_writing(&release.uid) {
+                wants.entry(&release.tenant).or_default().push(release.uid.as_str().into());
+            }
+        }
+        for (tenant, uids) in wants {
+            if let Some(facts) = facts.get_mut(tenant) {
+                facts.waiting = facts.waiting.saturating_sub(uids.len());
+                facts.in_flight += uids.len();
+            }
+            self.tell(tenant, &Event::Want { uids });
+        }
+    }
+
+    /// Why each pod waits. Pods behind the gate of nobody wait too: for somebody to say whose they are.
+    fn verdicts(&self, snapshot: &Snapshot, plan: &ReleasePlan) -> BTreeMap<Uid, Told> {
+        let told = |reason: &WaitReason| Told {
+            released: false,
+            reason: reason.as_str().to_owned(),
+            message: reason.message(),
+        };
+        let mut verdicts: BTreeMap<Uid, Told> =
+            plan.waiting.iter().map(|waiting| (waiting.uid.as_str().into(), told(&waiting.reason))).collect();
+        for (namespace, pods) in self.book.by_namespace() {
+            let fault = match self.claims.get(namespace).and_then(|name| snapshot.tenants.get(name)) {
+                Some(tenant) => tenant.error.clone(),
+                None => Some(format!(
+                    "namespace {namespace} belongs to no TenantQuota: name it in one, or remove the gates with kubectl fairlead drain"
+                )),
+            };
+            let Some(fault) = fault else { continue };
+            let verdict = told(&WaitReason::Misconfigured { fault });
+            let gated = pods.values().filter(|note| note.view.standing == Standing::Gated);
+            verdicts.extend(gated.map(|note| (note.uid.clone(), verdict.clone())));
+        }
+        verdicts
+    }
+
+    fn tell_pods(&mut self, snapshot: &Snapshot, plan: &ReleasePlan) {
+        let verdicts = self.verdicts(snapshot, plan);
+        let releasing = self.desks.values().any(|desk| desk.state().in_flight() > 0);
+        let most = if releasing { TELLING_BESIDE_RELEASE } else { TELLING };
+        let (desks, claims) = (&self.desks, &self.claims);
+        let in_release = |note: &crate::book::PodNote| {
+            let desk = claims.get(&note.namespace).and_then(|tenant| desks.get(tenant));
+            note.view.standing == Standing::Gated && desk.is_some_and(|desk| desk.state().counts(&note.uid))
+        };
+        let free = most.saturating_sub(self.telling.under_way());
+        let chosen = self.telling.choose(now_ms(), &self.book, &verdicts, in_release, free);
+        for to_tell in chosen {
+            self.write_condition(to_tell);
+        }
+    }
+
+    fn write_condition(&mut self, to_tell: ToTell) {
+        let ToTell { uid, namespace, name, told } = to_tell;
+        if !told.released {
+            self.metrics.refused(reason_of(&told.reason));
+        }
+        let now = crate::clock::time_of(now_ms()).0.to_string();
+        let body = patch::condition(&uid, told.released, &told.reason, &told.message, &now);
+        let courier = self.courier.clone();
+        self.answers.spawn(async move {
+            let place = Place { namespace, name };
+            let manager = keys::manager::POD_CONDITION;
+            match courier.patch("write the condition of Pod", &place, manager, &body, true).await {
+                Ok(pod) => Answer::Told(uid, crate::book::PodNote::of(&pod).ok().map(|note| note.view)),
+                Err(error) => {
+                    if !error.is_not_found() {
+                        tracing::warn!(error = %error.chain(), "A pod was not told why it waits");
+                    }
+                    Answer::Told(uid, None)
+                }
+            }
+        });
+    }
+
+    /// Pods that name our scheduler and came past the gate (the policy was away) count already; while their tenant keeps
+    /// its limits they get the annotation without which the extender refuses them.
+    fn stamp(&mut self, facts: &BTreeMap<String, TenantFacts>) {
+        let within = |tenant: &String| {
+            let facts = facts.get(tenant).filter(|facts| facts.ready)?;
+            let over = facts.hard.iter().any(|(name, hard)| facts.used.get(name).is_some_and(|used| used > hard));
+            (!over).then_some(facts.epoch)
+        };
+        let mut found = Vec::new();
+        for (namespace, tenant) in &self.claims {
+            let (Some(epoch), Some(pods)) = (within(tenant), self.book.by_namespace().get(namespace)) else { continue };
+            let loose = pods.values().filter(|note| note.unstamped && !note.deleting);
+            found.extend(loose.map(|note| (note.clone(), epoch)));
+        }
+        found.sort_by(|(a, _), (b, _)| (a.created_ms, &a.uid).cmp(&(b.created_ms, &b.uid)));
+        for (note, epoch) in found {
+            let refused = self.stamp_refused.get(&note.uid) == Some(&note.view.version);
+            if self.stamping.len() >= TELLING || refused || !self.stamping.insert(note.uid.clone()) {
+                continue;
+            }
+            let courier = self.courier.clone();
+            self.answers.spawn(async move {
+                let place = Place { namespace: note.namespace.clone(), name: note.name.clone() };
+                let body = patch::stamp(&note.uid, note.view.version, epoch, now_ms());
+                let manager = keys::manager::RELEASE;
+                let done = courier.patch("stamp Pod", &place, manager, &body, false).await;
+                if let Err(error) = &done {
+                    tracing::warn!(error = %error.chain(), "A pod that came past the gate was not stamped");
+                }
+                Answer::Stamped(note.uid.clone(), done.is_ok())
+            });
+        }
+    }
+}
+
+/// The closed list again, as a static text for the metric.
+fn reason_of(reason: &str) -> &'static str {
+    const ALL: [&str; 6] = [
+        "WaitingForTenantQuota",
+        "ExceedsHardLimit",
+        "WaitingForFairShareTurn",
+        "WaitingForConcurrencySlot",
+        "WaitingForCapacity",
+        "Misconfigured",
+    ];
+    ALL.into_iter().find(|known| *known == reason).unwrap_or("Other")
+}

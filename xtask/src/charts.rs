@@ -1,0 +1,71 @@
+//! Checks of both charts with the genuine helm: lint, render, and values that the schema must refuse.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell::{Checkout, read, words};
+use crate::tiers::Tally;
+
+const CHARTS: [&str; 2] = ["charts/fairlead-crds", "charts/fairlead"];
+/// Values that change what can be changed.
+const OTHER_VALUES: &str = "xtask/charts/other-values.yaml";
+/// Each must be refused, naming what is wrong.
+const REFUSED: [(&str, &str); 4] = [
+    ("operator.replicas=many", "replicas"),
+    ("operator.replicas=0", "replicas"),
+    ("operator.releaseWindowPercent=-1", "releaseWindowPercent"),
+    ("noSuchValue=1", "noSuchValue"),
+];
+
+/// Counts one check for each chart and each refusal.
+pub(crate) fn check(checkout: &Checkout, tally: &mut Tally) -> Result<()> {
+    for chart in CHARTS {
+        tally.check(&format!("helm lint {chart}"), || {
+            read(&mut checkout.part("helm", &["lint", "--strict", chart])).map(drop)
+        });
+        tally.check(&format!("helm template {chart}"), || rendered(&read(&mut template(checkout, chart, &[]))?));
+    }
+    let chart = CHARTS[1];
+    tally.check("helm template with other values", || {
+        rendered(&read(&mut template(checkout, chart, &["--values", OTHER_VALUES]))?)
+    });
+    for (value, named) in REFUSED {
+        tally.check(&format!("helm template refuses {value}"), || {
+            refuses(&mut template(checkout, chart, &["--set", value]), named)
+        });
+    }
+    Ok(())
+}
+
+/// The whole chart as it would be installed.
+pub(crate) fn template(checkout: &Checkout, chart: &str, more: &[&str]) -> Command {
+    let mut command = checkout.part("helm", &["template", "fairlead", chart, "--namespace", "fairlead-system"]);
+    command.args(more);
+    command
+}
+
+/// Every document must be an object of some kind.
+fn rendered(text: &str) -> Result<()> {
+    let documents: Vec<serde_json::Value> =
+        serde_saphyr::from_multiple(text).context("the rendered chart is no YAML")?;
+    let whole =
+        |document: &&serde_json::Value| document["kind"].is_string() && document["metadata"]["name"].is_string();
+    let good = documents.iter().filter(whole).count();
+    if good == 0 || good < documents.iter().filter(|document| !document.is_null()).count() {
+        bail!("{} documents, {good} of them with kind and name", documents.len());
+    }
+    Ok(())
+}
+
+fn refuses(command: &mut Command, named: &str) -> Result<()> {
+    let output = command.output().with_context(|| format!("start `{}`", words(command)))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        bail!("it was accepted");
+    }
+    if !said.contains(named) {
+        bail!("the refusal does not name {named}: {said}");
+    }
+    Ok(())
+}
