@@ -35,7 +35,8 @@ impl Cluster {
     {
         eventually(&format!("{name}: {type_}={status} {reason}"), LIMIT, || async {
             let object = serde_json::to_value(api.get(name).await?)?;
-            let conditions: Vec<Condition> = serde_json::from_value(object["status"]["conditions"].clone()).unwrap_or_default();
+            let conditions: Vec<Condition> =
+                serde_json::from_value(object["status"]["conditions"].clone()).unwrap_or_default();
             let found = conditions.iter().find(|c| c.type_ == type_);
             Ok(match found {
                 Some(c) if c.status == status && c.reason == reason => Seen::Yes(c.message.clone()),
@@ -163,7 +164,12 @@ async fn machines_that_lie(cluster: &Cluster) {
 async fn gates_hold(cluster: &Cluster) -> Result<()> {
     let kubectl = &cluster.bed.kubectl;
     let user = "--as=system:serviceaccount:shop:default";
-    kubectl.run(&["-n", "shop", "create", "rolebinding", "edit", "--clusterrole=admin", "--serviceaccount=shop:default"], LIMIT).await?;
+    kubectl
+        .run(
+            &["-n", "shop", "create", "rolebinding", "edit", "--clusterrole=admin", "--serviceaccount=shop:default"],
+            LIMIT,
+        )
+        .await?;
     // the quota admits ten pods: take them, so that the next one waits
     let mut filler = deployment("shop", "filler");
     filler["spec"]["replicas"] = json!(20);
@@ -173,19 +179,31 @@ async fn gates_hold(cluster: &Cluster) -> Result<()> {
         let pods: Value = serde_json::from_str(&out)?;
         let waits = |pod: &Value| pod["spec"]["schedulingGates"][0]["name"] == "fairlead.dev/quota";
         let told = |pod: &Value| {
-            pod["status"]["conditions"].as_array().into_iter().flatten().any(|c| c["type"] == "fairlead.dev/Released" && c["status"] == "False")
+            pod["status"]["conditions"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|c| c["type"] == "fairlead.dev/Released" && c["status"] == "False")
         };
         let items = pods["items"].as_array().context("no items")?;
-        let (waiting, explained) = (items.iter().filter(|p| waits(p)).count(), items.iter().filter(|p| waits(p) && told(p)).count());
-        Ok(fairlead_e2e::eventually::seen(waiting > 0 && waiting == explained, format!("{waiting} waiting, {explained} with a reason")))
+        let (waiting, explained) =
+            (items.iter().filter(|p| waits(p)).count(), items.iter().filter(|p| waits(p) && told(p)).count());
+        Ok(fairlead_e2e::eventually::seen(
+            waiting > 0 && waiting == explained,
+            format!("{waiting} waiting, {explained} with a reason"),
+        ))
     })
     .await?;
     let out = kubectl.run(&["-n", "shop", "get", "pods", "-o", "json"], LIMIT).await?;
     let pods: Value = serde_json::from_str(&out)?;
-    let waiting = pods["items"].as_array().context("no items")?.iter().find(|p| p["spec"]["schedulingGates"].is_array());
+    let waiting =
+        pods["items"].as_array().context("no items")?.iter().find(|p| p["spec"]["schedulingGates"].is_array());
     let waiting = waiting.and_then(|p| p["metadata"]["name"].as_str()).context("no waiting pod")?.to_owned();
     let attempts: [(&str, Vec<&str>); 4] = [
-        ("remove the gate", vec!["patch", "pod", &waiting, "--type=json", "-p", r#"[{"op":"remove","path":"/spec/schedulingGates"}]"#]),
+        (
+            "remove the gate",
+            vec!["patch", "pod", &waiting, "--type=json", "-p", r#"[{"op":"remove","path":"/spec/schedulingGates"}]"#],
+        ),
         ("forge the release", vec!["annotate", "pod", &waiting, "fairlead.dev/released=1:1"]),
         ("forge the placement", vec!["annotate", "pod", &waiting, "fairlead.dev/placement={}"]),
         ("change the tenant", vec!["label", "pod", &waiting, "--overwrite", "fairlead.dev/tenant=second"]),
@@ -202,10 +220,13 @@ async fn gates_hold(cluster: &Cluster) -> Result<()> {
     let mut forged = pod("shop", "forged");
     forged["metadata"]["annotations"] = json!({ "fairlead.dev/released": "1:1" });
     for (what, object) in [("name a node", bound), ("create a released pod", forged)] {
-        let answer = kubectl.output(&["-n", "shop", user, "create", "-f", "-"], Some(&object.to_string()), LIMIT).await?;
+        let answer =
+            kubectl.output(&["-n", "shop", user, "create", "-f", "-"], Some(&object.to_string()), LIMIT).await?;
         assert!(!answer.success, "a tenant could {what}");
     }
-    let label = kubectl.output(&["label", "namespace", "shop", "--overwrite", "fairlead.dev/tenant=second"], None, LIMIT).await?;
+    let label = kubectl
+        .output(&["label", "namespace", "shop", "--overwrite", "fairlead.dev/tenant=second"], None, LIMIT)
+        .await?;
     assert!(!label.success, "even an administrator must not move a namespace by its label");
     Ok(())
 }

@@ -39,7 +39,9 @@ async fn unknown(bed: &Bed, words: &str) -> String {
         let conditions = pools.get("w").await?.status.unwrap_or_default().conditions;
         let known = conditions.iter().find(|c| c.type_ == "QueueKnown");
         Ok(match known {
-            Some(c) if c.status != "True" && (c.reason.contains(words) || c.message.contains(words)) => Seen::Yes(c.message.clone()),
+            Some(c) if c.status != "True" && (c.reason.contains(words) || c.message.contains(words)) => {
+                Seen::Yes(c.message.clone())
+            }
             _ => Seen::NotYet(format!("{conditions:?}")),
         })
     })
@@ -76,7 +78,8 @@ async fn a_queue_that_is_not_as_it_should_be_holds_the_pool() {
     assert!(message.contains("kubectl") && message.contains("--resource-name=redis"), "{message}");
     let command_lines: Vec<&str> = message.split("kubectl ").skip(1).collect();
     for line in command_lines {
-        let words: Vec<&str> = line.split(['\n', ';', '&', '`']).next().unwrap_or_default().split_whitespace().collect();
+        let words: Vec<&str> =
+            line.split(['\n', ';', '&', '`']).next().unwrap_or_default().split_whitespace().collect();
         bed.kubectl.run(&words, LIMIT).await.unwrap();
     }
     unknown(&bed, "assword").await;
@@ -90,7 +93,15 @@ async fn a_queue_that_is_not_as_it_should_be_holds_the_pool() {
     assert_eq!(replicas(&bed).await, "2");
 
     let _: () = redis::cmd("DEL").arg("orders").query_async(&mut link).await.unwrap();
-    let _: () = redis::cmd("XGROUP").arg("CREATE").arg("orders").arg("w").arg("$").arg("MKSTREAM").query_async(&mut link).await.unwrap();
+    let _: () = redis::cmd("XGROUP")
+        .arg("CREATE")
+        .arg("orders")
+        .arg("w")
+        .arg("$")
+        .arg("MKSTREAM")
+        .query_async(&mut link)
+        .await
+        .unwrap();
     known(&bed).await;
 
     redis.kill().await;
@@ -100,7 +111,15 @@ async fn a_queue_that_is_not_as_it_should_be_holds_the_pool() {
     assert_eq!(replicas(&bed).await, held, "a queue that is gone must hold the pool");
     redis.resume().await.unwrap();
     let mut link = redis.client().unwrap().get_multiplexed_async_connection().await.unwrap();
-    let _: () = redis::cmd("XGROUP").arg("CREATE").arg("orders").arg("w").arg("$").arg("MKSTREAM").query_async(&mut link).await.unwrap();
+    let _: () = redis::cmd("XGROUP")
+        .arg("CREATE")
+        .arg("orders")
+        .arg("w")
+        .arg("$")
+        .arg("MKSTREAM")
+        .query_async(&mut link)
+        .await
+        .unwrap();
     known(&bed).await;
 
     apply(&bed, &objects("10.99.99.99:6379", redis.password())).await;

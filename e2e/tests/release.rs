@@ -7,6 +7,7 @@ use fairlead_e2e::eventually::{eventually, seen};
 use fairlead_e2e::release;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -33,7 +34,10 @@ async fn upgrade_failover_and_uninstall() {
     values["logging"] = json!({ "level": "debug" });
     bed.upgrade_fairlead(&values).await.unwrap();
     let after = pids(&bed, "fairlead-operator");
-    assert!(after.is_disjoint(&before) && after.len() == 2, "an upgrade must restart the operators: {before:?} {after:?}");
+    assert!(
+        after.is_disjoint(&before) && after.len() == 2,
+        "an upgrade must restart the operators: {before:?} {after:?}"
+    );
     explains_and_tops(&bed).await;
     uninstall_by_the_hook_alone(&bed).await;
     bed.stop().await.unwrap();
@@ -42,12 +46,15 @@ async fn upgrade_failover_and_uninstall() {
 /// The leader is killed with no chance to vacate: the other one takes over and writes.
 async fn fails_over(bed: &Bed) {
     let first = eventually("an operator leads", LIMIT, || async {
-        Ok(holder(bed).await.map_or(fairlead_e2e::eventually::Seen::NotYet("nobody".into()), fairlead_e2e::eventually::Seen::Yes))
+        Ok(holder(bed)
+            .await
+            .map_or(fairlead_e2e::eventually::Seen::NotYet("nobody".into()), fairlead_e2e::eventually::Seen::Yes))
     })
     .await
     .unwrap();
     assert_eq!(pids(bed, "fairlead-operator").len(), 2, "two operators at once");
-    bed.kubectl.run(&["-n", RELEASE_NAMESPACE, "delete", "pod", &first, "--wait=false"], LIMIT).await.unwrap();
+    let pod = first.split('_').next().unwrap_or_default().to_owned();
+    assert_eq!(bed.kubelet.signal(Signal::KILL, |running| running.pod == pod), 1, "the leader {first} is a pod of ours");
     eventually("another operator leads", LIMIT, || async {
         let now = holder(bed).await;
         Ok(seen(now.as_ref().is_some_and(|now| *now != first), format!("{now:?}")))
@@ -63,7 +70,10 @@ async fn fails_over(bed: &Bed) {
     ] });
     bed.kubectl.run_with(&["apply", "-f", "-"], Some(&objects.to_string()), LIMIT).await.unwrap();
     eventually("the namespace is labelled", LIMIT, || async {
-        let label = bed.kubectl.run(&["get", "namespace", "shop", "-o", r"jsonpath={.metadata.labels.fairlead\.dev/tenant}"], LIMIT).await?;
+        let label = bed
+            .kubectl
+            .run(&["get", "namespace", "shop", "-o", r"jsonpath={.metadata.labels.fairlead\.dev/tenant}"], LIMIT)
+            .await?;
         Ok(seen(label == "shop", label))
     })
     .await
@@ -99,7 +109,8 @@ async fn explains_and_tops(bed: &Bed) {
     assert!(why.contains(bound["spec"]["nodeName"].as_str().unwrap()), "{why}");
     let top = bed.kubectl.run(&["fairlead", "top"], LIMIT).await.unwrap();
     assert!(top.contains("shop"), "{top}");
-    let nothing = bed.kubectl.output(&["fairlead", "explain", "pod", "no-such-pod", "-n", "shop"], None, LIMIT).await.unwrap();
+    let nothing =
+        bed.kubectl.output(&["fairlead", "explain", "pod", "no-such-pod", "-n", "shop"], None, LIMIT).await.unwrap();
     assert!(!nothing.success && nothing.stderr.contains("no-such-pod"), "{nothing:?}");
 }
 
@@ -113,6 +124,20 @@ async fn uninstall_by_the_hook_alone(bed: &Bed) {
     })
     .await
     .unwrap();
-    let left = bed.kubectl.run(&["get", "mutatingadmissionpolicies,validatingadmissionpolicies,clusterroles", "-o", "name", "-l", "app.kubernetes.io/part-of=fairlead"], LIMIT).await.unwrap();
+    let left = bed
+        .kubectl
+        .run(
+            &[
+                "get",
+                "mutatingadmissionpolicies,validatingadmissionpolicies,clusterroles",
+                "-o",
+                "name",
+                "-l",
+                "app.kubernetes.io/part-of=fairlead",
+            ],
+            LIMIT,
+        )
+        .await
+        .unwrap();
     assert_eq!(left.trim(), "", "left behind by uninstall");
 }
