@@ -15,7 +15,8 @@ pub const TENANT_LABEL: &str = "fairlead.dev/tenant";
 pub const RELEASED_ANNOTATION: &str = "fairlead.dev/released";
 /// Pod annotation carried by the Binding: JSON of [`crate::placement::Placement`].
 pub const PLACEMENT_ANNOTATION: &str = "fairlead.dev/placement";
-/// Pod annotation that the operator writes to cancel an intent: it only has to change the resourceVersion (rule 5).
+/// Pod annotation that the operator writes to cancel an intent, and the extender before it takes a reservation back: it
+/// only has to change the resourceVersion, so that no write under way still holds (rule 5).
 pub const TOUCHED_ANNOTATION: &str = "fairlead.dev/touched";
 
 /// Field managers, one per use site: an apply removes what the same manager owned before and left out.

@@ -95,7 +95,7 @@ async fn tell(bed: &Bed, script: bool, stop: &CancellationToken) -> Result<()> {
     let play = Play::start(&stage).await?;
     if script {
         Lines.progress("the story begins");
-        return story::run(&stage, &play, &Lines).await;
+        return story::run(&stage, &play, &Lines, Duration::ZERO).await;
     }
     let log = Log::default();
     let done = CancellationToken::new();
@@ -104,7 +104,7 @@ async fn tell(bed: &Bed, script: bool, stop: &CancellationToken) -> Result<()> {
         tokio::task::spawn_blocking(move || view::draw(&world, &log, &stop, &done))
     };
     let told = tokio::select! {
-        told = story::run(&stage, &play, &log) => {
+        told = story::run(&stage, &play, &log, Duration::ZERO) => {
             match &told {
                 Ok(()) => log.progress("the story is told; q or Ctrl-C ends everything"),
                 Err(error) => log.progress(&format!("{error:#}")),
@@ -143,7 +143,8 @@ fn copy_logs(from: &Path, to: &Path) -> Result<()> {
 }
 
 async fn cancel_on_signal(stop: CancellationToken) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         return;
     };
     tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }

@@ -1,6 +1,7 @@
 //! The genuine control plane: test bed, harness kubelet, demo, tests.
 
 pub mod bed;
+pub mod bench;
 pub mod commands;
 pub mod control_plane;
 pub mod demo;

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use fairlead_e2e::{demo, up};
+use fairlead_e2e::{bench, demo, up};
 
 /// The genuine cluster: demo, up, down, bench.
 #[derive(Parser)]
@@ -24,6 +24,11 @@ enum Command {
     Up,
     /// End what `up` left running.
     Down,
+    /// Measure on the genuine control plane: pipeline, scheduler.
+    Bench {
+        /// Which bench.
+        name: String,
+    },
     /// Hold the cluster of `up`.
     #[command(hide = true)]
     Supervise,
@@ -37,6 +42,7 @@ async fn main() -> Result<()> {
         Command::Demo { script } => demo::demo(script).await,
         Command::Up => up::up().await,
         Command::Down => up::down().await,
+        Command::Bench { name } => bench::bench(&name).await,
         Command::Supervise => up::supervise().await,
     }
 }

@@ -38,7 +38,7 @@ pub async fn up() -> Result<()> {
         && alive(&state)
     {
         let kubeconfig = state.kubeconfig.context("a cluster is being started; `down` ends it")?;
-        print_env(&kubeconfig, state.redis.as_deref());
+        print_env(&parts, &kubeconfig, state.redis.as_deref());
         return Ok(());
     }
     let log = parts.target.join("bed/up.log");
@@ -58,7 +58,7 @@ pub async fn up() -> Result<()> {
         if let Some(State { kubeconfig: Some(kubeconfig), redis, supervisor }) = read(&file)
             && is_alive(&supervisor)
         {
-            print_env(&kubeconfig, redis.as_deref());
+            print_env(&parts, &kubeconfig, redis.as_deref());
             return Ok(());
         }
         tokio::select! {
@@ -176,7 +176,9 @@ fn show_new(log: &Path, shown: usize) -> usize {
 }
 
 #[allow(clippy::print_stdout, reason = "the answer that a shell evaluates")]
-fn print_env(kubeconfig: &Path, redis: Option<&str>) {
+fn print_env(parts: &Parts, kubeconfig: &Path, redis: Option<&str>) {
+    // kubectl, and our plugin for it.
+    println!("export PATH={}:{}:$PATH", parts.upstream.display(), parts.binaries.display());
     println!("export KUBECONFIG={}", kubeconfig.display());
     if let Some(redis) = redis {
         println!("export REDIS_URL={redis}");

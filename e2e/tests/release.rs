@@ -54,7 +54,11 @@ async fn fails_over(bed: &Bed) {
     .unwrap();
     assert_eq!(pids(bed, "fairlead-operator").len(), 2, "two operators at once");
     let pod = first.split('_').next().unwrap_or_default().to_owned();
-    assert_eq!(bed.kubelet.signal(Signal::KILL, |running| running.pod == pod), 1, "the leader {first} is a pod of ours");
+    assert_eq!(
+        bed.kubelet.signal(Signal::KILL, |running| running.pod == pod),
+        1,
+        "the leader {first} is a pod of ours"
+    );
     eventually("another operator leads", LIMIT, || async {
         let now = holder(bed).await;
         Ok(seen(now.as_ref().is_some_and(|now| *now != first), format!("{now:?}")))

@@ -32,6 +32,9 @@ impl Dice {
 
 const VICTIMS: [&str; 4] = ["fairlead-operator", "fairlead-extender", "kube-scheduler", "fairlead-agent"];
 
+/// What an outage may cost a milestone: 30 s without API server, and the back-offs after it.
+const PATIENCE: Duration = Duration::from_secs(90);
+
 /// Kills one of ours every two to seven seconds, and once takes the API server away for 30 s.
 async fn havoc(bed: &Bed) {
     let mut dice = Dice::new();
@@ -71,7 +74,7 @@ async fn every_milestone_is_reached_though_everything_of_ours_is_killed() {
     let stage = Stage::new(&bed).unwrap();
     let play = Play::start(&stage).await.unwrap();
     let told = tokio::select! {
-        told = story::run(&stage, &play, &Lines) => told,
+        told = story::run(&stage, &play, &Lines, PATIENCE) => told,
         () = havoc(&bed) => unreachable!("havoc never ends by itself"),
     };
     let world = play.world.lock();

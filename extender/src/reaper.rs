@@ -23,7 +23,7 @@ pub const LEASE_NAME: &str = "fairlead-extender-reaper";
 const PERIOD: Duration = Duration::from_secs(1);
 /// One reservation gets this long.
 const WITHDRAWAL_DEADLINE: Duration = Duration::from_secs(15);
-/// Reservations freed at once: a shrinking pool gives back hundreds, and the API server has others to serve.
+/// Nodes visited at once: a shrinking pool gives back hundreds, and the API server has others to serve.
 const AT_ONCE: usize = 8;
 /// One that stayed is looked at again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -75,15 +75,30 @@ impl Reaper {
         shutdown: &CancellationToken,
     ) -> Vec<(String, String)> {
         let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
-        let due = |candidate: &Candidate| !not_before.contains_key(&key(candidate));
-        let candidates = self.courier.snapshot().reap_candidates(now_ms(), grace_ms).into_iter().filter(due);
-        let tries = candidates.map(|candidate| async move {
+        let mut by_node: BTreeMap<String, Vec<Candidate>> = BTreeMap::new();
+        for candidate in self.courier.snapshot().reap_candidates(now_ms(), grace_ms) {
+            if !not_before.contains_key(&key(&candidate)) {
+                by_node.entry(candidate.node.clone()).or_default().push(candidate);
+            }
+        }
+        let nodes = by_node.into_values().map(|candidates| self.visit(candidates, shutdown));
+        futures::stream::iter(nodes).buffer_unordered(AT_ONCE).concat().await
+    }
+
+    /// One node's candidates, one after the other: at once they would only spoil each other's writes.
+    async fn visit(&self, candidates: Vec<Candidate>, shutdown: &CancellationToken) -> Vec<(String, String)> {
+        let mut kept = Vec::new();
+        for candidate in candidates {
+            if shutdown.is_cancelled() {
+                break;
+            }
             let key = key(&candidate);
-            let stayed = !shutdown.is_cancelled() && !self.withdraw(candidate).await;
+            if !self.withdraw(candidate).await {
+                kept.push(key);
+            }
             self.pulse.beat();
-            stayed.then_some(key)
-        });
-        futures::stream::iter(tries).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect().await
+        }
+        kept
     }
 
     /// True if the reservation is gone.

@@ -10,17 +10,19 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::install;
-use crate::shell::{Checkout, read, words};
+use crate::shell::{Checkout, read, run, words};
+use crate::{cluster, install, upstream};
 
 /// What runs.
 enum Source {
     /// The criterion benches of a crate.
     Criterion(&'static str),
+    /// `fairlead-e2e bench NAME` on the genuine control plane, with release binaries; it reports by itself.
+    ControlPlane,
 }
 
 /// Name, source, what it measures.
-const BENCHES: [(&str, Source, &str); 3] = [
+const BENCHES: [(&str, Source, &str); 5] = [
     ("topology", Source::Criterion("fairlead-topology"), "choosing exact CPUs on one machine"),
     ("fairshare", Source::Criterion("fairlead-fairshare"), "planning the release of waiting pods"),
     (
@@ -28,6 +30,8 @@ const BENCHES: [(&str, Source, &str); 3] = [
         Source::Criterion("fairlead-extender"),
         "the extender's own time for a filter and a prioritize, with real topology logic",
     ),
+    ("pipeline", Source::ControlPlane, "a surge through gate, release, filter, reserve and bind"),
+    ("scheduler", Source::ControlPlane, "kube-scheduler's own time per pod with and without the extender"),
 ];
 
 /// One measured number. A bench prints it as `bench: {"name":…,"value":…,"unit":…}`, or criterion leaves an estimate.
@@ -50,6 +54,10 @@ pub(crate) fn bench(checkout: &Checkout, name: Option<&str>) -> Result<()> {
     for (name, source, about) in chosen {
         let rows = match source {
             Source::Criterion(package) => criterion(checkout, package)?,
+            Source::ControlPlane => {
+                control_plane(checkout, name)?;
+                continue;
+            }
         };
         if rows.is_empty() {
             bail!("bench {name} measured nothing");
@@ -95,6 +103,13 @@ fn estimates(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn control_plane(checkout: &Checkout, name: &str) -> Result<()> {
+    upstream::build(checkout, &upstream::ALL)?;
+    eprintln!("building Fairlead for release");
+    run(&mut checkout.cargo(&["build", "--release", "--workspace", "--bins"]))?;
+    run(cluster::e2e(checkout, "release").args(["bench", name]))
 }
 
 #[allow(clippy::print_stdout, reason = "the bench's own output")]

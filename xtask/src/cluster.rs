@@ -8,19 +8,20 @@ use anyhow::{Context as _, Result};
 use crate::shell::{Checkout, run, words};
 use crate::{install, upstream};
 
-/// Packages, genuine parts and our binaries; progress goes to standard error.
-pub(crate) fn ready(checkout: &Checkout) -> Result<()> {
+/// Packages, genuine parts and our binaries; progress goes to standard error. `targets` are `--bins`, and `--tests` where
+/// tests are built anyway: they ask for more features of what both depend on, so that it would be built twice.
+pub(crate) fn ready(checkout: &Checkout, targets: &[&str]) -> Result<()> {
     install::install()?;
     upstream::build(checkout, &upstream::ALL)?;
     eprintln!("building Fairlead");
-    run(checkout.cargo(&["build", "--quiet", "--workspace", "--bins"]).stdout(Stdio::null()))
+    run(checkout.cargo(&["build", "--workspace"]).args(targets).stdout(Stdio::null()))
 }
 
 /// Becomes `fairlead-e2e` with these arguments: it gets our signals and its exit status is ours. Returns only on failure.
 pub(crate) fn exec(checkout: &Checkout, arguments: &[&str]) -> Result<anyhow::Error> {
     let build = arguments != ["down"] || !checkout.target.join("debug/fairlead-e2e").is_file();
     if build {
-        ready(checkout)?;
+        ready(checkout, &["--bins"])?;
     }
     let mut command = e2e(checkout, "debug");
     command.args(arguments);

@@ -21,10 +21,15 @@ pub(crate) fn values_table(yaml: &str) -> Result<String> {
             .split('.')
             .try_fold(&defaults, |value, key| value.get(key))
             .with_context(|| format!("values.yaml: {path}"))?;
-        let Some(comment) = comment else { bail!("values.yaml: {path} has no comment that says what it is") };
         let inside = format!("{path}.");
         let section =
             value.is_object() && keys.iter().any(|(other, comment)| other.starts_with(&inside) && comment.is_some());
+        let Some(comment) = comment else {
+            if section {
+                continue;
+            }
+            bail!("values.yaml: {path} has no comment that says what it is");
+        };
         let default = if section { String::new() } else { format!("`{value}`") };
         if !section {
             whole = Some(path.clone());

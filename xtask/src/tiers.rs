@@ -1,5 +1,6 @@
 //! `test`: everything that CI runs, in tiers, counted.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -126,11 +127,20 @@ fn hermetic(checkout: &Checkout, tally: &mut Tally) -> Result<()> {
 }
 
 fn control_plane(checkout: &Checkout, tally: &mut Tally) -> Result<()> {
-    cluster::ready(checkout)?;
+    cluster::ready(checkout, &["--bins", "--tests"])?;
+    // By name, of the whole workspace: asking for the package alone would build its dependencies anew with fewer features.
     let mut command =
-        checkout.cargo(&["test", "--package", "fairlead-e2e", "--features", "control-plane", "--no-fail-fast"]);
+        checkout.cargo(&["test", "--workspace", "--features", "fairlead-e2e/control-plane", "--no-fail-fast"]);
+    for entry in std::fs::read_dir(checkout.root.join("e2e/tests"))? {
+        let path = entry?.path();
+        if let (Some(name), Some("rs")) =
+            (path.file_stem().and_then(OsStr::to_str), path.extension().and_then(OsStr::to_str))
+        {
+            command.args(["--test", name]);
+        }
+    }
     // One bed at a time: two cores hold one cluster well.
-    command.args(["--test", "*", "--", "--test-threads=1", "--nocapture"]);
+    command.args(["--", "--test-threads=1", "--nocapture"]);
     cluster::environment(checkout, "debug", &mut command);
     tests(command, tally)
 }

@@ -3,6 +3,7 @@ use crate::fields::MEMORY;
 use crate::node::NodeView;
 use crate::pod::PodWish;
 use crate::snapshot::Snapshot;
+use fairlead_placement::Reason;
 use fairlead_topology::{CpuMask, evaluate};
 use serde::Serialize;
 
@@ -68,7 +69,7 @@ impl Snapshot {
         };
         Some(Detail {
             node: node.to_owned(),
-            reason: verdict.err().map(|reason| reason.name()),
+            reason: verdict.err().map(Reason::name),
             message,
             score: verdict.ok().map(|score| score.0),
             needed_cpus: needed,

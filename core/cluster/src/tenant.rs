@@ -16,12 +16,12 @@ pub(crate) struct QuotaFacts {
 }
 
 impl QuotaFacts {
-    pub(crate) fn of(quota: TenantQuota) -> Self {
+    pub(crate) fn of(quota: &TenantQuota) -> Self {
         Self {
             uid: quota.metadata.uid.clone().unwrap_or_default(),
             generation: quota.metadata.generation.unwrap_or(0),
             created_ms: created_ms(&quota.metadata),
-            spec: quota.spec,
+            spec: quota.spec.clone(),
         }
     }
 

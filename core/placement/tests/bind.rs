@@ -1,5 +1,5 @@
 //! One bind, case by case: the happy path, and everything that can come between.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, reason = "tests")]
 mod support;
 
 use fairlead_placement::bind::{MAX_ROUNDS, State, step};

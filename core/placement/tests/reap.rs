@@ -1,5 +1,5 @@
 //! Freeing what is held for nobody, case by case; and what a set of reservations may not say.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
 mod support;
 
 use fairlead_placement::reap::{Candidate, Seen, State, candidates, start, step};

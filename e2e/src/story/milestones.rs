@@ -35,12 +35,33 @@ pub struct Milestones<'a> {
     start: Instant,
     world: Shared,
     teller: &'a dyn Teller,
+    patience: Duration,
 }
 
 impl<'a> Milestones<'a> {
-    /// Starts the clock.
-    pub fn new(world: Shared, teller: &'a dyn Teller) -> Self {
-        Self { start: Instant::now(), world, teller }
+    /// Starts the clock. `patience` is added to the bound of every milestone: what an outage may cost.
+    pub fn new(world: Shared, teller: &'a dyn Teller, patience: Duration) -> Self {
+        Self { start: Instant::now(), world, teller, patience }
+    }
+
+    /// Does something to the cluster; within the patience a failure is tried again.
+    ///
+    /// # Errors
+    /// The last failure.
+    pub async fn persist<T, F>(&self, mut act: impl FnMut() -> F) -> anyhow::Result<T>
+    where
+        F: Future<Output = anyhow::Result<T>>,
+    {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            match act().await {
+                Err(error) if Instant::now() < deadline => {
+                    self.progress(&format!("trying again: {error:#}"));
+                    sleep(Duration::from_secs(1)).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Tells what happens next.
@@ -65,6 +86,7 @@ impl<'a> Milestones<'a> {
         mut seen: impl FnMut(&World) -> Option<Value>,
         missing: impl Fn(&World) -> String,
     ) -> anyhow::Result<Instant> {
+        let within = within + self.patience;
         let deadline = Instant::now() + within;
         loop {
             {

@@ -81,12 +81,13 @@ impl Play {
     }
 }
 
-/// Plays the story from quiet to an empty cluster.
+/// Plays the story from quiet to an empty cluster. `patience` is added to every bound: none in the demo, what an outage
+/// costs in a test of faults.
 ///
 /// # Errors
 /// A milestone was not seen in its time; the message says which and what was seen instead.
-pub async fn run(scene: &impl Scene, play: &Play, teller: &dyn Teller) -> anyhow::Result<()> {
-    let told = Milestones::new(play.world.clone(), teller);
+pub async fn run(scene: &impl Scene, play: &Play, teller: &dyn Teller, patience: Duration) -> anyhow::Result<()> {
+    let told = Milestones::new(play.world.clone(), teller, patience);
     quiet(scene, &told).await?;
     surge(play, &told).await?;
     plateau(scene, &told).await?;
@@ -98,9 +99,9 @@ pub async fn run(scene: &impl Scene, play: &Play, teller: &dyn Teller) -> anyhow
 /// Namespaces, tenants and pools are applied; both pools come to rest at their minimum.
 async fn quiet(scene: &impl Scene, told: &Milestones<'_>) -> anyhow::Result<()> {
     for file in ["00-namespaces.yaml", "10-tenants.yaml", "15-night-batch.yaml"] {
-        apply(scene, file).await?;
+        apply(scene, told, file).await?;
     }
-    scene.kubectl(&["-n", "night", "rollout", "status", "deployment/batch", "--timeout=90s"]).await?;
+    told.persist(|| scene.kubectl(&["-n", "night", "rollout", "status", "deployment/batch", "--timeout=90s"])).await?;
     told.wait(
         "tenants-ready",
         secs(30),
@@ -108,7 +109,7 @@ async fn quiet(scene: &impl Scene, told: &Milestones<'_>) -> anyhow::Result<()> 
         |w| format!("TenantQuotas seen: {:?}", w.quotas.keys().collect::<Vec<_>>()),
     )
     .await?;
-    apply(scene, "20-pools.yaml").await?;
+    apply(scene, told, "20-pools.yaml").await?;
     let at_rest = settled(secs(2), |w: &World| {
         let rest = LINES.iter().zip(QUIET_REPLICAS).all(|(line, replicas)| {
             w.ready(line.namespace, line.app).len() == replicas as usize && w.backlog(line.stream) < 20
@@ -155,7 +156,7 @@ async fn plateau(scene: &impl Scene, told: &Milestones<'_>) -> anyhow::Result<()
         (all_wait && ordered[0] > 140 && ordered[1] > 50).then_some(ordered)
     });
     told.wait("both-wait", secs(60), mapped(waiting, |ordered| json!({ "ordered": ordered })), pools_now).await?;
-    scene.kubectl(&["delete", "-f", &path(&scene.examples(), "15-night-batch.yaml"), "--wait=false"]).await?;
+    delete(scene, told, "15-night-batch.yaml").await?;
     let full = settled(secs(3), |w: &World| {
         let [acme, globex] = LINES.each_ref().map(|line| w.released(line.namespace));
         let both_wait = LINES.iter().all(|line| w.waiting(line.namespace) > 0);
@@ -194,7 +195,7 @@ async fn plateau(scene: &impl Scene, told: &Milestones<'_>) -> anyhow::Result<()
         },
     )
     .await?;
-    apply(scene, "30-report.yaml").await
+    apply(scene, told, "30-report.yaml").await
 }
 
 /// Acme's orders end: globex grows to its hard limit and no further.
@@ -254,8 +255,8 @@ async fn ebb(scene: &impl Scene, play: &Play, told: &Milestones<'_>) -> anyhow::
         pools_now,
     )
     .await?;
-    scene.kubectl(&["delete", "-f", &path(&scene.examples(), "20-pools.yaml"), "--wait=false"]).await?;
-    scale_report(scene, 0).await?;
+    delete(scene, told, "20-pools.yaml").await?;
+    scale_report(scene, told, 0).await?;
     told.wait(
         "nothing-reserved",
         secs(60),
@@ -268,7 +269,7 @@ async fn ebb(scene: &impl Scene, play: &Play, told: &Milestones<'_>) -> anyhow::
 
 /// With pods waiting again, drain and uninstall leave no gate behind.
 async fn leave(scene: &impl Scene, told: &Milestones<'_>) -> anyhow::Result<()> {
-    scale_report(scene, 60).await?;
+    scale_report(scene, told, 60).await?;
     told.wait(
         "waiting-again",
         secs(30),
@@ -276,9 +277,10 @@ async fn leave(scene: &impl Scene, told: &Milestones<'_>) -> anyhow::Result<()> 
         pools_now,
     )
     .await?;
-    let drained = scene.kubectl(&["fairlead", "drain", "--yes"]).await.context("kubectl fairlead drain")?;
+    let drained =
+        told.persist(|| scene.kubectl(&["fairlead", "drain", "--yes"])).await.context("kubectl fairlead drain")?;
     told.progress(drained.trim());
-    scene.uninstall().await.context("helm uninstall")?;
+    told.persist(|| scene.uninstall()).await.context("helm uninstall")?;
     let gates =
         settled(secs(2), |w: &World| (!w.pods.is_empty() && w.pods.values().all(|p| !p.gated)).then(|| w.pods.len()));
     told.wait("uninstalled-no-gate-left", secs(60), mapped(gates, |pods| json!({ "pods": pods, "gated": 0 })), |w| {
@@ -319,13 +321,24 @@ fn mapped<T>(
     move |world| probe(world).map(&detail)
 }
 
-async fn apply(scene: &impl Scene, file: &str) -> anyhow::Result<()> {
-    scene.kubectl(&["apply", "-f", &path(&scene.examples(), file)]).await.map(drop)
+async fn apply(scene: &impl Scene, told: &Milestones<'_>, file: &str) -> anyhow::Result<()> {
+    let file = path(&scene.examples(), file);
+    told.persist(|| async { scene.kubectl(&["apply", "-f", &file]).await.map(drop) }).await
 }
 
-async fn scale_report(scene: &impl Scene, replicas: u32) -> anyhow::Result<()> {
+async fn delete(scene: &impl Scene, told: &Milestones<'_>, file: &str) -> anyhow::Result<()> {
+    let file = path(&scene.examples(), file);
+    told.persist(|| async {
+        scene.kubectl(&["delete", "-f", &file, "--wait=false", "--ignore-not-found"]).await.map(drop)
+    })
+    .await
+}
+
+async fn scale_report(scene: &impl Scene, told: &Milestones<'_>, replicas: u32) -> anyhow::Result<()> {
     let (namespace, name) = PLAIN.split_once('/').context("PLAIN is namespace/name")?;
-    scene.kubectl(&["-n", namespace, "scale", "deployment", name, &format!("--replicas={replicas}")]).await.map(drop)
+    let replicas = format!("--replicas={replicas}");
+    told.persist(|| async { scene.kubectl(&["-n", namespace, "scale", "deployment", name, &replicas]).await.map(drop) })
+        .await
 }
 
 fn path(folder: &Path, file: &str) -> String {

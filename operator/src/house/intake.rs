@@ -3,7 +3,7 @@ use super::{Answer, House};
 use crate::book::PodNote;
 use crate::clock::now_ms;
 use crate::news::{News, change};
-use crate::release::carry::{Errand, Place, ledger_intents};
+use crate::release::errand::{Errand, Place, ledger_intents};
 use fairlead_cluster::{Change, Event as ModelEvent};
 use fairlead_fairshare::protocol::{Event, Request, Uid};
 use fairlead_runtime::WatchEvent;

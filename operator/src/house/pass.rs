@@ -3,9 +3,9 @@ use super::{Answer, House};
 use crate::book::Told;
 use crate::clock::now_ms;
 use crate::metrics::Stage;
-use crate::release::carry::Place;
 use crate::release::conditions::ToTell;
 use crate::release::desk::Desk;
+use crate::release::errand::Place;
 use crate::release::input;
 use crate::release::patch::{self, LedgerOwner};
 use crate::view::{TenantFacts, View};
@@ -13,7 +13,7 @@ use fairlead_cluster::Snapshot;
 use fairlead_crds::keys;
 use fairlead_fairshare::protocol::{Event, Standing, Uid};
 use fairlead_fairshare::{ReleasePlan, WaitReason, plan};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -39,6 +39,7 @@ impl House {
         };
         input::complete(&mut facts, &input, &plan);
         self.want(&plan, &mut facts);
+        self.cancel(&facts);
         if self.leading && snapshot.synced && self.told_at.elapsed() >= TELL_EVERY {
             self.told_at = Instant::now();
             self.tell_pods(&snapshot, &plan);
@@ -117,6 +118,23 @@ impl House {
                 facts.in_flight += uids.len();
             }
             self.tell(tenant, &Event::Want { uids });
+        }
+    }
+
+    /// A limit was cut below what counts: what is on its way out and can still be held back is held back.
+    fn cancel(&mut self, facts: &BTreeMap<String, TenantFacts>) {
+        let mut over: Vec<(String, Vec<Uid>)> = Vec::new();
+        for (tenant, facts) in facts.iter().filter(|(_, facts)| facts.ready && !facts.releasing.is_empty()) {
+            let Some(desk) = self.desks.get(tenant) else { continue };
+            let cut = |name: &String| facts.hard.get(name).is_some_and(|hard| facts.used.get(name) > Some(hard));
+            let held_back: BTreeSet<&Uid> = desk.state().stuck().collect();
+            let asks = |uid: &Uid| self.book.get(uid).is_some_and(|note| note.request.keys().any(cut));
+            let uids = facts.releasing.iter().filter(|uid| !held_back.contains(uid) && asks(uid)).cloned().collect();
+            over.push((tenant.clone(), uids));
+        }
+        for (tenant, uids) in over.into_iter().filter(|(_, uids)| !uids.is_empty()) {
+            tracing::info!(tenant, pods = uids.len(), "The limit was cut: holding back releases");
+            self.tell(&tenant, &Event::Cancel { uids });
         }
     }
 

@@ -1,5 +1,6 @@
 //! Carries the requests of the release protocol to the API and their answers back. Every request is answered exactly
 //! once, also when nothing came back.
+use super::errand::{Errand, Place, Report};
 use super::failure_of;
 use super::patch::{self, LedgerOwner};
 use crate::book::PodNote;
@@ -13,90 +14,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
 /// Objects per page of the consistent list.
 const PAGE: u32 = 500;
-
-/// Where a pod is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
-/// One request with all that is needed to carry it out.
-#[derive(Clone, Debug)]
-pub enum Errand {
-    /// Read the ledger.
-    ReadLedger {
-        /// The request's.
-        round: u64,
-        /// Tenant.
-        tenant: String,
-    },
-    /// Create it, or swap its contents.
-    WriteLedger {
-        /// The request's.
-        round: u64,
-        /// Tenant and its TenantQuota.
-        owner: LedgerOwner,
-        /// Version that it must have; `None`: it must not be there.
-        expect: Option<Version>,
-        /// Epoch.
-        epoch: u64,
-        /// Intents with the places of their pods.
-        intents: Vec<LedgerIntent>,
-    },
-    /// List the pods consistently.
-    ListPods {
-        /// The request's.
-        round: u64,
-        /// Tenant.
-        tenant: String,
-        /// Namespaces.
-        namespaces: Vec<String>,
-    },
-    /// Remove the gate.
-    Ungate {
-        /// Tenant.
-        tenant: String,
-        /// Pod.
-        uid: Uid,
-        /// Where it is; `None` when nobody knows.
-        place: Option<Place>,
-        /// Version that it must have.
-        version: Version,
-        /// For the annotation.
-        epoch: u64,
-    },
-    /// Change the pod's version.
-    Touch {
-        /// Tenant.
-        tenant: String,
-        /// Pod.
-        uid: Uid,
-        /// Where it is; `None` when nobody knows.
-        place: Option<Place>,
-        /// For the annotation.
-        epoch: u64,
-    },
-}
-
-/// What came of an errand.
-#[derive(Debug)]
-pub struct Report {
-    /// Tenant.
-    pub tenant: String,
-    /// For the protocol.
-    pub event: Event,
-    /// Places of pods that were learned on the way.
-    pub places: Vec<(Uid, Place)>,
-}
 
 /// Carries errands; cheap to clone.
 #[derive(Clone)]
@@ -297,18 +219,6 @@ impl Courier {
             deadline(operation, API_DEADLINE, api.patch(&place.name, &params, &body)).await
         }
     }
-}
-
-/// Intents as the ledger keeps them. An intent whose pod nobody can place is kept under a name that no pod has: it still
-/// counts until the list shows that there is no such pod.
-#[must_use]
-pub fn ledger_intents(intents: &[Intent], places: &BTreeMap<Uid, Place>) -> Vec<LedgerIntent> {
-    let entry = |intent: &Intent| {
-        let place = places.get(&intent.uid).cloned();
-        let Place { namespace, name } = place.unwrap_or(Place { namespace: "-".into(), name: "-".into() });
-        LedgerIntent { pod_uid: intent.uid.to_string(), namespace, name, resource_version: intent.version.to_string() }
-    };
-    intents.iter().map(entry).collect()
 }
 
 fn report(tenant: String, event: Event, places: Vec<(Uid, Place)>) -> Report {

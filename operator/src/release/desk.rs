@@ -1,5 +1,5 @@
 //! One desk a tenant: the state of its release protocol, and what belongs to it outside the protocol.
-use super::carry::Place;
+use super::errand::Place;
 use super::patch::LedgerOwner;
 use fairlead_fairshare::protocol::{Event, Request, State, Uid};
 use std::collections::{BTreeMap, BTreeSet};

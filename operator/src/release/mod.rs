@@ -2,6 +2,7 @@
 pub mod carry;
 pub mod conditions;
 pub mod desk;
+pub mod errand;
 pub mod input;
 pub mod patch;
 

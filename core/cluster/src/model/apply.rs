@@ -59,7 +59,7 @@ impl Model {
                 all.iter().for_each(|t| self.set_topology(name_of(&t.metadata), Some(TopologyFacts::of(t))));
             }
             Change::Apply(topology) => {
-                self.set_topology(name_of(&topology.metadata), Some(TopologyFacts::of(&topology)))
+                self.set_topology(name_of(&topology.metadata), Some(TopologyFacts::of(&topology)));
             }
             Change::Delete(topology) => self.set_topology(name_of(&topology.metadata), None),
         }
@@ -119,11 +119,11 @@ impl Model {
                 for gone in absent(&self.quotas, all.iter().map(|quota| &quota.metadata)) {
                     self.set_quota(&gone, None);
                 }
-                for quota in all {
-                    self.set_quota(&name_of(&quota.metadata).to_owned(), Some(QuotaFacts::of(quota)));
+                for quota in &all {
+                    self.set_quota(name_of(&quota.metadata), Some(QuotaFacts::of(quota)));
                 }
             }
-            Change::Apply(quota) => self.set_quota(&name_of(&quota.metadata).to_owned(), Some(QuotaFacts::of(quota))),
+            Change::Apply(quota) => self.set_quota(name_of(&quota.metadata), Some(QuotaFacts::of(&quota))),
             Change::Delete(quota) => self.set_quota(name_of(&quota.metadata), None),
         }
     }

@@ -1,30 +1,29 @@
 //! The task of one pool: a turn with each new answer of its queue.
+mod outcome;
+
 use super::hold::Hold;
-use super::judge::{self, Findings, Pace, Refusal, Tenancy, why};
+use super::judge::{self, Pace, Refusal, why};
 use super::orders::{Limits, Order, Orders};
 use super::queue::sampler::{self, Sampling};
 use super::queue::{self, Judgement, SourceState};
-use super::report::{PoolReport, PoolReports};
+use super::report::PoolReports;
 use super::selector::selects;
 use super::target::{ScaleView, TargetError, Targets};
 use crate::book::add;
 use crate::clock::now_ms;
-use crate::metrics::{OperatorMetrics, ScaleOutcome};
+use crate::metrics::OperatorMetrics;
 use crate::objects::PoolKey;
-use crate::status::apply_body;
-use crate::status::writer::{params, reference};
 use crate::view::View;
-use fairlead_crds::keys::{manager, reason};
+use fairlead_crds::WorkerPool;
+use fairlead_crds::keys::reason;
 use fairlead_crds::worker_pool::QueueSource;
-use fairlead_crds::{WorkerPool, WorkerPoolStatus};
 use fairlead_fairshare::ResourceVector;
 use fairlead_fairshare::protocol::Standing;
-use fairlead_runtime::{API_DEADLINE, EventRecorder, Fact, LeaseState, Severity, deadline};
-use fairlead_scaling::{Backlog, Decision, DownWindow, Estimator, Hold as Held, Observation, catch_up};
-use kube::api::Patch;
-use kube::{Api, Client};
+use fairlead_runtime::{EventRecorder, LeaseState};
+use fairlead_scaling::{Decision, DownWindow, Estimator, Observation, catch_up};
+use kube::Client;
+use outcome::target_refusal;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -281,180 +280,5 @@ impl PoolTask {
             (if may_order { decision.replicas.max(current) } else { current }, (decision, cap))
         });
         Some((current, decision, cap))
-    }
-
-    async fn order(&mut self, pool: &WorkerPool, from: u32, decision: &Decision) -> Option<Refusal> {
-        let to = decision.replicas;
-        let target = &pool.spec.scale_target_ref;
-        match self.shared.targets.order(&self.key.namespace, target, from, to).await {
-            Ok(()) => {
-                self.shared.metrics.scaled(ScaleOutcome::Written);
-                self.hold.wrote(to);
-                if let Some((scale, at_ms)) = &mut self.scale {
-                    scale.replicas = to;
-                    *at_ms = now_ms();
-                }
-                tracing::info!(pool = %self.key, from, to, "Scaled");
-                self.tell(pool, Severity::Normal, "Scaled", scaled_text(from, decision));
-                None
-            }
-            Err(error) => {
-                let conflict = matches!(error, TargetError::Conflict { .. });
-                self.shared.metrics.scaled(if conflict { ScaleOutcome::Conflict } else { ScaleOutcome::Failed });
-                if matches!(error, TargetError::Api { outcome_unknown: true, .. }) {
-                    self.hold.may_have_written(to);
-                }
-                tracing::warn!(pool = %self.key, from, to, %error, "Not scaled");
-                // Whatever it was: the next turn looks at the scale as it is.
-                if let Some((_, at_ms)) = &mut self.scale {
-                    *at_ms = 0;
-                }
-                (!conflict).then(|| target_refusal(&error))
-            }
-        }
-    }
-
-    async fn publish(
-        &mut self,
-        view: &View,
-        pool: &WorkerPool,
-        judgement: &Judgement,
-        refusal: Option<Refusal>,
-        decided: Option<(Decision, Option<u32>)>,
-        ready: u32,
-    ) {
-        let now_ms = now_ms();
-        let ordered = self.scale.as_ref().map_or(0, |(scale, _)| scale.replicas);
-        let (decision, quota) = decided.unzip();
-        let quota = quota.flatten();
-        let tenancy = if view.tenant_of(&self.key.namespace).is_some() { Tenancy::Some } else { Tenancy::None };
-        let findings = Findings {
-            refusal,
-            backlog: judgement.backlog,
-            queue_message: &judgement.message,
-            tenancy,
-            decision: decision.as_ref(),
-            quota,
-            ordered,
-            ready,
-        };
-        let backlog = match judgement.backlog {
-            Backlog::Known { length, in_flight, .. } => Some((length, in_flight)),
-            Backlog::Unknown { .. } => None,
-        };
-        let wanted = decision.filter(|_| backlog.is_some()).map(|decision| decision.wanted);
-        let report = PoolReport { wanted, ordered, ready, quota, backlog, decision };
-        self.shared.reports.put(&self.key, report);
-        let known = self.pace.known(pool.status.as_ref(), now_ms).cloned().unwrap_or_default();
-        let status = judge::status(&findings, &known.conditions, pool.metadata.generation, now_ms);
-        let leads = self.shared.lease.borrow().term_now() == Some(view.term);
-        if leads && self.pace.is_due(pool.status.as_ref(), &status, now_ms) {
-            self.tell_changes(pool, &known, &status);
-            self.write_status(pool, status, now_ms).await;
-        }
-    }
-
-    async fn write_status(&mut self, pool: &WorkerPool, status: WorkerPoolStatus, now_ms: u64) {
-        let PoolKey { namespace, name } = &self.key;
-        let api: Api<WorkerPool> = Api::namespaced(self.shared.client.clone(), namespace);
-        let body = apply_body("WorkerPool", Some(namespace), name, pool.metadata.uid.as_deref(), &status);
-        let params = params(manager::POOL_STATUS);
-        let write = deadline("write status", API_DEADLINE, api.patch_status(name, &params, &Patch::Apply(&body))).await;
-        match write {
-            Ok(_) => self.pace.wrote(status, now_ms),
-            Err(error) if error.is_not_found() || error.is_conflict() => {}
-            Err(error) => {
-                tracing::warn!(pool = %self.key, error = %error.chain(), "Status was not written");
-                // Not at once again.
-                tokio::time::sleep(Duration::from_millis(500)).await;
-            }
-        }
-    }
-
-    /// A condition that turned bad is an event.
-    fn tell_changes(&self, pool: &WorkerPool, before: &WorkerPoolStatus, after: &WorkerPoolStatus) {
-        for now in &after.conditions {
-            let was = before.conditions.iter().find(|c| c.type_ == now.type_);
-            let same = was.is_some_and(|was| (&was.status, &was.reason) == (&now.status, &now.reason));
-            let bad = match now.type_.as_str() {
-                fairlead_crds::keys::condition::LIMITED_BY_QUOTA => now.status == "True",
-                _ => now.status == "False" && now.reason != why::QUEUE_UNKNOWN,
-            };
-            if bad && !same {
-                self.tell(pool, Severity::Warning, &now.reason, now.message.clone());
-            }
-        }
-    }
-
-    fn tell(&self, pool: &WorkerPool, severity: Severity, reason: &str, message: String) {
-        self.shared.events.record(Fact {
-            regarding: reference(pool, "WorkerPool"),
-            severity,
-            reason: reason.to_owned(),
-            action: "Scale".to_owned(),
-            message,
-        });
-    }
-}
-
-fn target_refusal(error: &TargetError) -> Refusal {
-    let message = error.to_string();
-    match error {
-        TargetError::NoSuchKind { .. } | TargetError::NotFound { .. } => Refusal::no(reason::TARGET_NOT_FOUND, message),
-        TargetError::Forbidden { .. } => Refusal::no(why::FORBIDDEN, message),
-        _ => Refusal { status: None, reason: why::UNREAD, message },
-    }
-}
-
-/// Why the replicas changed, for people.
-fn scaled_text(from: u32, decision: &Decision) -> String {
-    if let Some(Held::Unknown(why)) = decision.hold {
-        let to = decision.replicas;
-        return format!(
-            "replicas from {from} to {to}, the pool's own bounds; the backlog is unknown ({})",
-            why.as_str()
-        );
-    }
-    let terms = &decision.terms;
-    let per_second = |milli: u64| format!("{}.{}", milli / 1000, milli % 1000 / 100);
-    let arrivals = terms.arrivals_milli.map_or_else(|| "unknown".to_owned(), |rate| format!("{}/s", per_second(rate)));
-    let limited = decision.limited_by.map_or(String::new(), |limit| format!(", limited by {}", limit.as_str()));
-    format!(
-        "replicas from {from} to {}: backlog {}, arrivals {arrivals}, one worker {}/s{limited}",
-        decision.replicas,
-        terms.length.saturating_add(terms.in_flight),
-        per_second(terms.service_milli)
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use fairlead_scaling::{Limit, Terms, UnknownReason};
-
-    #[test]
-    fn the_event_says_why() {
-        let terms = Terms { arrivals_milli: Some(102_500), service_milli: 10_000, length: 40, ..Terms::default() };
-        let decision = Decision { wanted: 30, replicas: 20, limited_by: Some(Limit::Quota), hold: None, terms };
-        assert_eq!(
-            scaled_text(4, &decision),
-            "replicas from 4 to 20: backlog 40, arrivals 102.5/s, one worker 10.0/s, limited by Quota"
-        );
-        let unknown = Decision { hold: Some(Held::Unknown(UnknownReason::Unreachable)), replicas: 2, ..decision };
-        let text = scaled_text(0, &unknown);
-        assert!(text.contains("unknown (Unreachable)") && !text.contains("backlog 0"), "{text}");
-    }
-
-    #[test]
-    fn target_errors_become_reasons() {
-        let missing = TargetError::NotFound { kind: "Deployment".into(), name: "w".into() };
-        assert_eq!(target_refusal(&missing).reason, "TargetNotFound");
-        let forbidden = TargetError::Forbidden { operation: "read the scale", kind: "X".into() };
-        assert_eq!(
-            (target_refusal(&forbidden).reason, target_refusal(&forbidden).status),
-            ("ScaleForbidden", Some(false))
-        );
-        let away = TargetError::Api { what: "gone".into(), outcome_unknown: true };
-        assert_eq!((target_refusal(&away).reason, target_refusal(&away).status), ("ScaleUnread", None));
     }
 }

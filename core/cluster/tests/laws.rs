@@ -1,0 +1,198 @@
+//! Laws over random clusters: a relist gives what the events gave (I7); filter and choice never disagree.
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
+mod support;
+
+use fairlead_cluster::{Change, Event, Model, PodWish, Snapshot};
+use proptest::prelude::*;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use support::{Like, OWN, namespace, node_with, placement, pod, quota, topology};
+
+const NODES: [&str; 3] = ["n1", "n2", "n3"];
+const NAMESPACES: [&str; 3] = ["shop", "lab", "kube-system"];
+const CPU_LISTS: [&str; 5] = ["0-1", "2-3", "4-7", "1-2", "9"];
+
+/// The last state of one object; `None`: it is gone.
+#[derive(Clone, Debug, Default)]
+struct Facts {
+    nodes: BTreeMap<usize, Option<usize>>,
+    topologies: BTreeMap<usize, Option<()>>,
+    placements: BTreeMap<usize, Option<(i64, Vec<usize>)>>,
+    pods: BTreeMap<usize, Option<Like>>,
+    quotas: BTreeMap<usize, Option<(u32, Vec<usize>)>>,
+    namespaces: BTreeMap<usize, Option<bool>>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Node(usize, Option<usize>),
+    Topology(usize, Option<()>),
+    Placement(usize, Option<Vec<usize>>),
+    Pod(usize, Option<Like>),
+    Quota(usize, Option<(u32, Vec<usize>)>),
+    Namespace(usize, Option<bool>),
+}
+
+fn like() -> impl Strategy<Value = Like> {
+    let node = prop::option::of(prop::sample::select(NODES.to_vec()));
+    let namespace = prop::sample::select(NAMESPACES.to_vec());
+    let cpu = prop::sample::select(vec!["1", "2", "4", "500m"]);
+    let phase = prop::sample::select(vec!["Pending", "Running", "Failed"]);
+    (node, namespace, cpu, phase, any::<bool>(), 0u32..3).prop_map(|(node, namespace, cpu, phase, gated, second)| {
+        Like { gated: gated && node.is_none(), node, namespace, cpu, phase, second, released: false }
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..3usize, prop::option::of(0..3usize)).prop_map(|(i, v)| Step::Node(i, v)),
+        (0..3usize, prop::option::of(Just(()))).prop_map(|(i, v)| Step::Topology(i, v)),
+        (0..3usize, prop::option::of(prop::collection::vec(0..5usize, 0..3))).prop_map(|(i, v)| Step::Placement(i, v)),
+        (0..6usize, prop::option::of(like())).prop_map(|(i, v)| Step::Pod(i, v)),
+        (0..3usize, prop::option::of((0u32..3, prop::collection::vec(0..3usize, 0..3))))
+            .prop_map(|(i, v)| Step::Quota(i, v)),
+        (0..3usize, prop::option::of(any::<bool>())).prop_map(|(i, v)| Step::Namespace(i, v)),
+    ]
+}
+
+fn make_node(i: usize, v: usize) -> k8s_openapi::api::core::v1::Node {
+    node_with(NODES[i], "8", ["8", "7", "6500m"][v])
+}
+
+fn make_placement(i: usize, generation: i64, lists: &[usize]) -> fairlead_crds::NodePlacement {
+    let uids: Vec<String> = (0..lists.len()).map(|n| format!("p{n}")).collect();
+    let pairs: Vec<(&str, &str)> = uids.iter().zip(lists).map(|(uid, &list)| (uid.as_str(), CPU_LISTS[list])).collect();
+    placement(NODES[i], generation, &pairs)
+}
+
+fn make_quota(i: usize, v: &(u32, Vec<usize>)) -> fairlead_crds::TenantQuota {
+    let namespaces: Vec<&str> = v.1.iter().map(|&n| NAMESPACES[n]).collect();
+    quota(&format!("t{i}"), v.0, &namespaces, json!({"concurrency": {"hard": 3}}))
+}
+
+fn make_namespace(i: usize, labelled: bool) -> k8s_openapi::api::core::v1::Namespace {
+    namespace(NAMESPACES[i], labelled.then_some("t0"))
+}
+
+fn make_pod(i: usize, like: &Like) -> k8s_openapi::api::core::v1::Pod {
+    pod(&format!("p{i}"), like)
+}
+
+fn change<K>(value: Option<K>, gone: impl FnOnce() -> K) -> Change<K> {
+    value.map_or_else(|| Change::Delete(gone()), Change::Apply)
+}
+
+/// The event of a step; the generation of a placement is the number of the step.
+fn event(step: &Step, number: i64) -> Event {
+    match step {
+        Step::Node(i, v) => Event::Nodes(change(v.map(|v| make_node(*i, v)), || make_node(*i, 0))),
+        Step::Topology(i, v) => Event::Topologies(change(v.map(|()| topology(NODES[*i])), || topology(NODES[*i]))),
+        Step::Placement(i, v) => {
+            let made = v.as_ref().map(|lists| make_placement(*i, number, lists));
+            Event::Placements(change(made, || make_placement(*i, number, &[])))
+        }
+        Step::Pod(i, v) => {
+            Event::Pods(change(v.as_ref().map(|like| make_pod(*i, like)), || make_pod(*i, &Like::default())))
+        }
+        Step::Quota(i, v) => {
+            Event::Quotas(change(v.as_ref().map(|v| make_quota(*i, v)), || make_quota(*i, &(0, vec![]))))
+        }
+        Step::Namespace(i, v) => {
+            Event::Namespaces(change(v.map(|l| make_namespace(*i, l)), || make_namespace(*i, false)))
+        }
+    }
+}
+
+fn remember(facts: &mut Facts, step: &Step, number: i64) {
+    match step.clone() {
+        Step::Node(i, v) => drop(facts.nodes.insert(i, v)),
+        Step::Topology(i, v) => drop(facts.topologies.insert(i, v)),
+        Step::Placement(i, v) => drop(facts.placements.insert(i, v.map(|lists| (number, lists)))),
+        Step::Pod(i, v) => drop(facts.pods.insert(i, v)),
+        Step::Quota(i, v) => drop(facts.quotas.insert(i, v)),
+        Step::Namespace(i, v) => drop(facts.namespaces.insert(i, v)),
+    }
+}
+
+fn list<V, K>(facts: &BTreeMap<usize, Option<V>>, make: impl Fn(usize, &V) -> K) -> Change<K> {
+    Change::Reset(facts.iter().filter_map(|(i, v)| Some(make(*i, v.as_ref()?))).collect())
+}
+
+fn lists(facts: &Facts) -> Vec<Event> {
+    vec![
+        Event::Nodes(list(&facts.nodes, |i, v| make_node(i, *v))),
+        Event::Topologies(list(&facts.topologies, |i, ()| topology(NODES[i]))),
+        Event::Placements(list(&facts.placements, |i, (number, lists)| make_placement(i, *number, lists))),
+        Event::Pods(list(&facts.pods, make_pod)),
+        Event::Quotas(list(&facts.quotas, make_quota)),
+        Event::Namespaces(list(&facts.namespaces, |i, l| make_namespace(i, *l))),
+    ]
+}
+
+fn agree(snapshot: &Snapshot) -> Result<(), TestCaseError> {
+    for (index, view) in (0u32..).zip(&snapshot.nodes) {
+        prop_assert_eq!(snapshot.index_of(&view.name), Some(index));
+        for (uid, cpu) in [("new", "1"), ("new", "3"), ("p0", "2"), ("p1", "6"), ("new", "1500m")] {
+            let wish = PodWish::of(&pod(uid, &Like { cpu, ..Like::default() }));
+            let chosen = snapshot.choose(index, &wish);
+            prop_assert_eq!(snapshot.judge(index, &wish), chosen.as_ref().map(|c| c.score).map_err(|reason| *reason));
+            if let Ok(choice) = chosen
+                && view.held_by(uid).is_none()
+            {
+                prop_assert!(choice.cpus.is_subset(&view.free));
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_relist_gives_what_the_events_gave(steps in prop::collection::vec(step(), 0..40), looks in prop::collection::vec(any::<bool>(), 40)) {
+        let mut facts = Facts::default();
+        let mut walked = Model::new(OWN);
+        for empty in lists(&facts) {
+            walked.apply(empty);
+        }
+        for ((step, number), look) in steps.iter().zip(1i64..).zip(looks) {
+            walked.apply(event(step, number));
+            remember(&mut facts, step, number);
+            if look {
+                agree(&walked.snapshot())?;
+            }
+        }
+        let walked_to = walked.snapshot();
+
+        let mut listed = Model::new(OWN);
+        for kind in lists(&facts).into_iter().rev() {
+            listed.apply(kind);
+        }
+        prop_assert_eq!(&*listed.snapshot(), &*walked_to);
+
+        // The last state of each object, object by object, kinds in another order.
+        let mut shuffled = Model::new(OWN);
+        for empty in lists(&Facts::default()) {
+            shuffled.apply(empty);
+        }
+        let mut last: Vec<(&Step, i64)> = steps.iter().zip(1i64..).collect();
+        last.reverse();
+        let mut done = std::collections::HashSet::new();
+        for (step, number) in last {
+            let (Step::Node(i, _) | Step::Topology(i, _) | Step::Placement(i, _) | Step::Pod(i, _) | Step::Quota(i, _) | Step::Namespace(i, _)) = step;
+            if done.insert((std::mem::discriminant(step), *i)) {
+                shuffled.apply(event(step, number));
+            }
+        }
+        prop_assert_eq!(&*shuffled.snapshot(), &*walked_to);
+
+        // A relist over what is known changes nothing.
+        for kind in lists(&facts) {
+            walked.apply(kind);
+        }
+        let relisted: Arc<Snapshot> = walked.snapshot();
+        prop_assert_eq!(&*relisted, &*walked_to);
+    }
+}

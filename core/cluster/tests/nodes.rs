@@ -1,0 +1,228 @@
+//! What is free on a node, whom it is trusted with, and what the verdicts say.
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
+mod support;
+
+use fairlead_cluster::{
+    Change, Event, Model, Reason, Score, Snapshot, TopologyError, annotation_of, from_wire, machine_of, to_wire,
+};
+use fairlead_placement::{PlacementRead, PodRef, Reservation};
+use fairlead_topology::CpuMask;
+use support::{Like, OWN, add_pod, model, node, node_with, one_node, placement, pod, topology, wish};
+
+fn mask(list: &str) -> CpuMask {
+    CpuMask::parse_list(list).unwrap()
+}
+
+fn verdict(snapshot: &Snapshot, cpu: &'static str) -> Result<Score, Reason> {
+    snapshot.judge(snapshot.index_of("n1").unwrap_or(99), &wish("new", cpu))
+}
+
+fn promise(uid: &str, cpus: &str) -> Reservation {
+    Reservation {
+        pod: PodRef { namespace: "shop".into(), name: uid.into(), uid: uid.into() },
+        reserved_at_ms: 1_767_225_600_000,
+        cpus: mask(cpus),
+        containers: vec![("main".into(), mask(cpus))],
+        memory: vec![(0, 1 << 30)],
+    }
+}
+
+#[test]
+fn free_is_the_machine_without_what_is_held() {
+    let mut model = one_node(&[("a", "0-1")]);
+    let snapshot = model.snapshot();
+    let view = snapshot.node_named("n1").unwrap();
+    assert_eq!((view.free.clone(), view.distrust.clone()), (mask("2-7"), None));
+    assert_eq!(view.memory_free_bytes, [7 << 30, 8 << 30]);
+    let choice = snapshot.choose(0, &wish("new", "2")).unwrap();
+    assert_eq!(choice.cpus, mask("2-3"), "the fuller NUMA node first");
+    assert_eq!(verdict(&snapshot, "2"), Ok(choice.score));
+    assert_eq!(verdict(&snapshot, "7"), Err(Reason::NotEnoughExclusiveCpus));
+    assert_eq!(verdict(&snapshot, "9"), Err(Reason::MachineTooSmall));
+    assert_eq!(snapshot.judge(1, &wish("new", "2")), Err(Reason::NodeUnknown));
+}
+
+#[test]
+fn nothing_is_answered_before_everything_was_listed() {
+    let mut model = Model::new(OWN);
+    model.apply(Event::Nodes(Change::Reset(vec![node("n1")])));
+    let snapshot = model.snapshot();
+    assert!(!snapshot.synced);
+    assert_eq!(snapshot.judge(0, &wish("new", "2")), Err(Reason::NotSynced));
+    assert_eq!(snapshot.choose(0, &wish("new", "500m")).unwrap_err(), Reason::NotSynced);
+    assert!(snapshot.reap_candidates(u64::MAX, 0).is_empty());
+}
+
+#[test]
+fn a_node_is_trusted_only_with_a_consistent_story() {
+    let mut lying = topology("n1");
+    lying.spec.cores[1].cpus = "1-3".into();
+    let mut disputed = topology("n1");
+    disputed.spec.disagreements =
+        serde_json::from_value(serde_json::json!([{"field": "cores", "hwloc": "4", "sysfs": "5"}])).unwrap();
+    let mut foreign = topology("n1");
+    foreign.metadata.owner_references.as_mut().unwrap()[0].uid = "uid-of-a-former-n1".into();
+    let mut former = placement("n1", 1, &[]);
+    former.metadata.owner_references.as_mut().unwrap()[0].uid = "uid-of-a-former-n1".into();
+    let good = || vec![placement("n1", 1, &[])];
+    let held = |reservations: &[(&str, &str)]| vec![placement("n1", 1, reservations)];
+    for (topologies, placements, expected, said) in [
+        (vec![], good(), Reason::NoTopology, "no NodeTopology"),
+        (vec![foreign], good(), Reason::NoTopology, "former node"),
+        (vec![lying], good(), Reason::TopologyRejected, "cores: ids 0 and 1 both claim CPUs 1"),
+        (vec![disputed], good(), Reason::TopologyRejected, "hwloc and sysfs differ"),
+        (vec![topology("n1")], vec![], Reason::NoPlacementObject, "no NodePlacement"),
+        (vec![topology("n1")], vec![former], Reason::NoPlacementObject, "former node"),
+        (vec![topology("n1")], held(&[("a", "0-1"), ("b", "1-2")]), Reason::NodeDistrusted, "both hold CPUs 1"),
+        (vec![topology("n1")], held(&[("a", "8")]), Reason::NodeDistrusted, "the machine has no CPUs 8"),
+        (vec![topology("n1")], held(&[("a", "x")]), Reason::NodeDistrusted, "podUID=a"),
+    ] {
+        let snapshot = model(vec![node("n1")], topologies, placements).snapshot();
+        assert_eq!(verdict(&snapshot, "2"), Err(expected));
+        assert_eq!(snapshot.choose(0, &wish("new", "2")).unwrap_err(), expected);
+        let detail = snapshot.why_not("n1", &wish("new", "2")).unwrap();
+        assert!(detail.message.contains(said), "{} does not say {said:?}", detail.message);
+        assert_eq!(detail.reason, Some(expected.name()));
+        // Pods without CPUs of their own go there all the same.
+        assert_eq!(verdict(&snapshot, "500m"), Ok(Score(0)));
+    }
+}
+
+#[test]
+fn every_lie_of_a_topology_names_its_field() {
+    let broken = |change: fn(&mut fairlead_crds::NodeTopologySpec)| {
+        let mut spec = topology("n1").spec;
+        change(&mut spec);
+        machine_of(&spec).unwrap_err()
+    };
+    assert_eq!(
+        broken(|spec| spec.numa_nodes[1].memory_bytes = -1),
+        TopologyError::Number { field: "numaNodes[id=1].memoryBytes".into(), value: -1, max: i64::MAX }
+    );
+    let text = broken(|spec| spec.cores[2].cpus = "4-".into()).to_string();
+    assert!(text.starts_with("spec.cores[id=2].cpus: "), "{text}");
+    let text = broken(|spec| spec.packages.clear()).to_string();
+    assert_eq!(text, "spec.packages: empty; a machine has at least one");
+    let text = broken(|spec| spec.cores[0].cpus = "16384".into()).to_string();
+    assert!(text.contains("spec.cores[id=0].cpus"), "{text}");
+}
+
+#[test]
+fn the_shared_pool_keeps_what_the_system_and_its_pods_need() {
+    let mut model =
+        model(vec![node_with("n1", "8", "7500m")], vec![topology("n1")], vec![placement("n1", 1, &[("own", "0-1")])]);
+    let bound = |cpu| Like { cpu, node: Some("n1"), phase: "Running", ..Like::default() };
+    add_pod(&mut model, "own", &bound("2"));
+    add_pod(&mut model, "shared", &bound("1200m"));
+    add_pod(&mut model, "ended", &Like { phase: "Succeeded", ..bound("4") });
+    let snapshot = add_pod(&mut model, "whole-but-not-reserved", &bound("1"));
+    let view = snapshot.node_named("n1").unwrap();
+    assert_eq!((view.system_reserve, view.shared_milli, view.shared_reserve), (1, 2_200, 4));
+    assert_eq!(verdict(&snapshot, "2").map(|_| ()), Ok(()));
+    assert_eq!(verdict(&snapshot, "3"), Err(Reason::SharedPoolTooSmall), "4 CPUs in whole cores of 6, 4 must stay");
+    assert_eq!(verdict(&snapshot, "2800m"), Ok(Score(0)));
+    assert_eq!(verdict(&snapshot, "2801m"), Err(Reason::SharedPoolTooSmall), "1 + 5.001 of 6");
+    let detail = snapshot.why_not("n1", &wish("new", "3")).unwrap();
+    assert_eq!((detail.needed_cpus, detail.shared_reserve, detail.free_cpus.as_str()), (4, 4, "2-7"));
+    assert_eq!((detail.numa[0].cores, detail.numa[0].free_cores, detail.numa[0].free_cpus.as_str()), (2, 1, "2-3"));
+    assert!(detail.message.contains("the shared pool can spare 2"), "{}", detail.message);
+}
+
+#[test]
+fn a_promise_counts_until_the_watch_shows_it() {
+    let mut model = one_node(&[]);
+    model.assume("n1", promise("p", "0-3"));
+    let snapshot = model.snapshot();
+    assert_eq!(snapshot.node_named("n1").unwrap().free, mask("4-7"));
+    assert_eq!(verdict(&snapshot, "6"), Err(Reason::NotEnoughExclusiveCpus));
+    assert_eq!(snapshot.judge(0, &wish("p", "6")).map(|_| ()), Ok(()), "it does not stand in its own way");
+    model.forget("p");
+    assert_eq!(model.snapshot().node_named("n1").unwrap().free, mask("0-7"));
+
+    model.assume("n1", promise("p", "0-3"));
+    model.apply(Event::Placements(Change::Apply(placement("n1", 2, &[("p", "0-3")]))));
+    model.apply(Event::Placements(Change::Apply(placement("n1", 3, &[]))));
+    assert_eq!(model.snapshot().node_named("n1").unwrap().free, mask("0-7"), "shown, then freed");
+
+    model.assume("n1", promise("p", "0-3"));
+    add_pod(&mut model, "p", &Like { node: Some("n2"), ..Like::default() });
+    assert_eq!(model.snapshot().node_named("n1").unwrap().free, mask("0-7"), "bound elsewhere");
+}
+
+#[test]
+fn older_states_of_a_placement_do_not_come_back() {
+    let mut model = one_node(&[]);
+    model.apply(Event::Placements(Change::Apply(placement("n1", 5, &[("a", "0-1")]))));
+    model.apply(Event::Placements(Change::Apply(placement("n1", 4, &[]))));
+    assert_eq!(model.snapshot().node_named("n1").unwrap().free, mask("2-7"));
+    let mut anew = placement("n1", 1, &[]);
+    anew.metadata.uid = Some("np-another".into());
+    model.apply(Event::Placements(Change::Apply(anew)));
+    model.apply(Event::Placements(Change::Delete(placement("n1", 5, &[]))));
+    assert_eq!(model.snapshot().node_named("n1").unwrap().free, mask("0-7"), "another object of that name");
+}
+
+#[test]
+fn a_pod_with_a_reservation_here_may_come_back_to_it() {
+    let mut model = one_node(&[("p", "0-3"), ("q", "4-7")]);
+    let snapshot = add_pod(&mut model, "p", &Like { cpu: "4", ..Like::default() });
+    assert_eq!(snapshot.judge(0, &wish("other", "4")), Err(Reason::NotEnoughExclusiveCpus));
+    let choice = snapshot.choose(0, &wish("p", "4")).unwrap();
+    assert_eq!((choice.cpus, snapshot.judge(0, &wish("p", "4"))), (mask("0-3"), Ok(choice.score)));
+}
+
+#[test]
+fn reservations_without_a_pod_here_are_candidates() {
+    let mut model = one_node(&[("runs", "0"), ("gone", "1"), ("moved", "2"), ("waits", "3"), ("ended", "4")]);
+    let like = Like::default();
+    add_pod(&mut model, "runs", &Like { node: Some("n1"), ..like.clone() });
+    add_pod(&mut model, "moved", &Like { node: Some("n2"), ..like.clone() });
+    add_pod(&mut model, "waits", &like);
+    let snapshot = add_pod(&mut model, "ended", &Like { node: Some("n1"), phase: "Failed", ..like });
+    let found: Vec<(String, bool)> =
+        snapshot.reap_candidates(u64::MAX, 60_000).into_iter().map(|c| (c.pod.uid, c.even_unbound)).collect();
+    let expected = [("gone", false), ("moved", false), ("waits", true), ("ended", false)];
+    assert_eq!(found, expected.map(|(uid, even_unbound)| (uid.to_owned(), even_unbound)));
+}
+
+#[test]
+fn placements_are_told_to_the_steps_as_they_are() {
+    let mut model = one_node(&[("a", "0-1")]);
+    let snapshot = model.snapshot();
+    let PlacementRead::Found(facts) = snapshot.placement("n1") else { panic!("{:?}", snapshot.placement("n1")) };
+    assert_eq!((facts.uid.as_str(), facts.generation, facts.reservations.len()), ("np-n1", 1, 1));
+    assert!(facts.machine.is_ok());
+    let live = snapshot.placement_live("n1", &placement("n1", 9, &[]));
+    assert!(matches!(live, PlacementRead::Found(facts) if facts.generation == 9 && facts.reservations.is_empty()));
+    let malformed = snapshot.placement_live("n1", &placement("n1", 9, &[("a", "x")]));
+    assert_eq!(malformed, PlacementRead::Refused(Reason::NodeDistrusted));
+    assert_eq!(snapshot.placement("n2"), PlacementRead::Refused(Reason::NodeUnknown));
+}
+
+#[test]
+fn a_reservation_survives_the_wire() {
+    let made = promise("p", "0-3,6");
+    let wire = to_wire(&made);
+    let text = serde_json::to_value(&wire).unwrap();
+    assert_eq!(text["reservedAt"], "2026-01-01T00:00:00Z");
+    assert_eq!(from_wire(&serde_json::from_value(text).unwrap()).unwrap(), made);
+    let annotation = serde_json::to_value(annotation_of(&made)).unwrap();
+    let expected = serde_json::json!({"containers": [{"name": "main", "cpus": "0-3,6", "memoryNodes": "0"}]});
+    assert_eq!(annotation, expected);
+}
+
+#[test]
+fn unchanged_parts_are_shared_between_snapshots() {
+    let nodes = vec![node("n1"), node("n2")];
+    let mut model =
+        model(nodes, vec![topology("n1"), topology("n2")], vec![placement("n1", 1, &[]), placement("n2", 1, &[])]);
+    let before = model.snapshot();
+    assert!(std::sync::Arc::ptr_eq(&before, &model.snapshot()));
+    let after = add_pod(&mut model, "p", &Like { node: Some("n2"), cpu: "500m", ..Like::default() });
+    assert!(std::sync::Arc::ptr_eq(&before.nodes[0], &after.nodes[0]));
+    assert!(!std::sync::Arc::ptr_eq(&before.nodes[1], &after.nodes[1]));
+    let mut again = pod("p", &Like { node: Some("n2"), cpu: "500m", ..Like::default() });
+    again.metadata.resource_version = Some("2".into());
+    model.apply(Event::Pods(Change::Apply(again)));
+    assert!(std::sync::Arc::ptr_eq(&after.nodes[1], &model.snapshot().nodes[1]), "only its version changed");
+}
