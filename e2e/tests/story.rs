@@ -6,7 +6,8 @@ use fairlead_e2e::bed::{Bed, Options};
 use fairlead_e2e::demo::Stage;
 use fairlead_e2e::release;
 use fairlead_e2e::story::milestones::Lines;
-use fairlead_e2e::story::{self, Play, Scene};
+use fairlead_e2e::story::{self, Play};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Moments and victims drawn from a seed that is printed first: `FAIRLEAD_SEED` plays it again.
@@ -35,10 +36,19 @@ const VICTIMS: [&str; 4] = ["fairlead-operator", "fairlead-extender", "kube-sche
 /// What an outage may cost a milestone: 30 s without API server, and the back-offs after it.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// After so many kills the rest of the story is left in peace: it must come to rest.
+const KILLS: usize = 12;
+
+/// What was really done to the cluster.
+#[derive(Default)]
+struct Done {
+    kills: AtomicUsize,
+    outages: AtomicUsize,
+}
+
 /// Kills one of ours every two to seven seconds, and once takes the API server away for 30 s.
-async fn havoc(bed: &Bed) {
+async fn havoc(bed: &Bed, done: &Done) {
     let mut dice = Dice::new();
-    let mut killed = 0;
     for round in 0.. {
         tokio::time::sleep(Duration::from_millis(2_000 + dice.next(5_000))).await;
         if round == 5 {
@@ -46,11 +56,11 @@ async fn havoc(bed: &Bed) {
             bed.plane.kill_api_server().await;
             tokio::time::sleep(Duration::from_secs(30)).await;
             bed.plane.start_api_server().await.unwrap();
+            done.outages.fetch_add(1, Ordering::Relaxed);
             eprintln!("the API server is back");
             continue;
         }
-        // after a dozen kills the rest of the story is left in peace: it must come to rest
-        if killed >= 12 {
+        if done.kills.load(Ordering::Relaxed) >= KILLS {
             std::future::pending::<()>().await;
         }
         let running = bed.kubelet.running();
@@ -62,7 +72,8 @@ async fn havoc(bed: &Bed) {
         let victim = of_kind[usize::try_from(dice.next(of_kind.len() as u64)).unwrap()];
         eprintln!("killing {} of {}", victim.program, victim.pod);
         let (pod, container) = (victim.pod.clone(), victim.container.clone());
-        killed += bed.kubelet.signal(rustix::process::Signal::KILL, |r| r.pod == pod && r.container == container);
+        let killed = bed.kubelet.signal(rustix::process::Signal::KILL, |r| r.pod == pod && r.container == container);
+        done.kills.fetch_add(killed, Ordering::Relaxed);
     }
 }
 
@@ -73,19 +84,21 @@ async fn every_milestone_is_reached_though_everything_of_ours_is_killed() {
     bed.install_fairlead(&release::values(&bed)).await.unwrap();
     let stage = Stage::new(&bed).unwrap();
     let play = Play::start(&stage).await.unwrap();
+    let done = Done::default();
     let told = tokio::select! {
         told = story::run(&stage, &play, &Lines, PATIENCE) => told,
-        () = havoc(&bed) => unreachable!("havoc never ends by itself"),
+        () = havoc(&bed, &done) => unreachable!("havoc never ends by itself"),
     };
     let world = play.world.lock();
     let breaches = world.double_promises.clone();
     let pinned = world.seen_pinned.len();
     drop(world);
+    drop(play);
     if let Err(error) = told {
         panic!("{error:#}\n{}", bed.release_logs());
     }
     assert_eq!(breaches, Vec::<String>::new());
     assert!(pinned > 100, "only {pinned} pods were pinned");
-    assert!(stage.examples().exists());
+    assert_eq!((done.kills.into_inner(), done.outages.into_inner()), (KILLS, 1));
     bed.stop().await.unwrap();
 }

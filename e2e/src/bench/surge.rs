@@ -44,6 +44,8 @@ pub(super) async fn run(bed: &Bed, report: &mut Report) -> Result<()> {
         ended = story::run(&stage, &play, &ear, Duration::ZERO) => bail!("the story ended before it was quiet: {ended:?}"),
         () = async { while told.recv().await.is_some_and(|name| name != "quiet") {} } => {}
     }
+    // The story goes on to its own surge before this task hears of the milestone.
+    play.orders(QUIET);
     let at_rest = ordered(&play);
     let mut firsts = Vec::new();
     let mut seconds = Vec::new();
@@ -85,7 +87,7 @@ async fn rest(play: &Play, at_rest: &[i32]) -> Result<()> {
     let began = Instant::now();
     let mut calm_since: Option<Instant> = None;
     loop {
-        let backlog: u64 = LINES.iter().map(|line| play.world.lock().backlog(line.stream)).sum();
+        let backlog: u64 = LINES.iter().filter_map(|line| play.world.lock().backlog(line.stream)).sum();
         let now = ordered(play);
         if now == at_rest && backlog < 20 {
             if calm_since.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(3) {

@@ -11,6 +11,7 @@ mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -112,7 +113,7 @@ impl Kubelet {
         });
         let tasks = Arc::new(Mutex::new(Vec::new()));
         let watching =
-            tokio::spawn(Watch { shared: shared.clone(), tasks: tasks.clone(), pods: BTreeMap::new() }.run());
+            tokio::spawn(Watch { shared: shared.clone(), tasks: tasks.clone(), pods: BTreeMap::new(), begun: AtomicUsize::new(0) }.run());
         Self { shared, watching, tasks }
     }
 
@@ -172,6 +173,8 @@ struct Watch {
     tasks: Arc<Mutex<Vec<AbortHandle>>>,
     /// By UID.
     pods: BTreeMap<String, Handle>,
+    /// How many were begun: numbers their addresses.
+    begun: AtomicUsize,
 }
 
 impl Watch {
@@ -227,7 +230,7 @@ impl Watch {
         let uid = pod.uid().unwrap_or_default();
         let dir = self.shared.dir.join("kubelet").join(format!("{}_{}", pod.name_any(), uid.get(..8).unwrap_or(&uid)));
         std::fs::create_dir_all(&dir)?;
-        let count = self.pods.len();
+        let count = self.begun.fetch_add(1, Ordering::Relaxed);
         let addresses = Addresses {
             // Nobody listens there; EndpointSlices refuse the loopback addresses that are really used.
             pod_ip: format!("10.245.{}.{}", count / 250 % 250, count % 250 + 1),

@@ -125,7 +125,10 @@ async fn take_off(redis: &mut MultiplexedConnection, line: &Line, ready: &[Strin
 async fn facts(redis: &mut MultiplexedConnection, line: &Line) -> anyhow::Result<QueueFacts> {
     let groups: StreamInfoGroupsReply = redis.xinfo_groups(line.stream).await?;
     let group = groups.groups.iter().find(|g| g.name == line.group).context("the group is gone")?;
-    Ok(QueueFacts { lag: group.lag.unwrap_or_default() as u64, pending: group.pending as u64 })
+    Ok(QueueFacts {
+        lag: group.lag.context("Redis cannot tell the lag of the group")? as u64,
+        pending: group.pending as u64,
+    })
 }
 
 /// Fractions of orders carried from tick to tick.

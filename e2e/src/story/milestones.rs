@@ -44,6 +44,11 @@ impl<'a> Milestones<'a> {
         Self { start: Instant::now(), world, teller, patience }
     }
 
+    /// Reads the world as it is now.
+    pub fn now<T>(&self, read: impl Fn(&World) -> T) -> T {
+        read(&self.world.lock())
+    }
+
     /// Does something to the cluster; within the patience a failure is tried again.
     ///
     /// # Errors

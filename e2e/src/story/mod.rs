@@ -112,7 +112,8 @@ async fn quiet(scene: &impl Scene, told: &Milestones<'_>) -> anyhow::Result<()> 
     apply(scene, told, "20-pools.yaml").await?;
     let at_rest = settled(secs(2), |w: &World| {
         let rest = LINES.iter().zip(QUIET_REPLICAS).all(|(line, replicas)| {
-            w.ready(line.namespace, line.app).len() == replicas as usize && w.backlog(line.stream) < 20
+            w.ready(line.namespace, line.app).len() == replicas as usize
+                && w.backlog(line.stream).is_some_and(|backlog| backlog < 20)
         });
         rest.then(|| POOLS.map(|pool| w.ordered(pool)))
     });
@@ -125,6 +126,7 @@ async fn surge(play: &Play, told: &Milestones<'_>) -> anyhow::Result<()> {
     play.orders(SURGE_ORDERS);
     told.reached("surge", &json!({ "orders_per_second": SURGE_ORDERS }));
     let surged = tokio::time::Instant::now();
+    let gated_before = told.now(|w| w.seen_gated.len());
     told.wait(
         "first-replica-count",
         secs(10),
@@ -138,7 +140,7 @@ async fn surge(play: &Play, told: &Milestones<'_>) -> anyhow::Result<()> {
     told.wait(
         "gated",
         secs(20),
-        |w| (!w.seen_gated.is_empty()).then(|| json!({ "pods": w.seen_gated.len() })),
+        |w| (w.seen_gated.len() > gated_before).then(|| json!({ "pods": w.seen_gated.len() - gated_before })),
         pools_now,
     )
     .await?;
@@ -156,20 +158,23 @@ async fn plateau(scene: &impl Scene, told: &Milestones<'_>) -> anyhow::Result<()
         (all_wait && ordered[0] > 140 && ordered[1] > 50).then_some(ordered)
     });
     told.wait("both-wait", secs(60), mapped(waiting, |ordered| json!({ "ordered": ordered })), pools_now).await?;
+    let held = |w: &World| LINES.each_ref().map(|line| w.released(line.namespace));
+    let (mark, before) = told.now(|w| (w.releases.len(), held(w)));
     delete(scene, told, "15-night-batch.yaml").await?;
-    let full = settled(secs(3), |w: &World| {
-        let [acme, globex] = LINES.each_ref().map(|line| w.released(line.namespace));
+    let full = settled(secs(3), move |w: &World| {
         let both_wait = LINES.iter().all(|line| w.waiting(line.namespace) > 0);
-        (both_wait && acme + globex > 40).then_some([acme, globex])
+        (both_wait && w.releases.len() > mark + 40).then(|| held(w))
     });
-    let fair = mapped(full, |[acme, globex]| json!({ "released": { "acme": acme, "globex": globex } }));
-    let mut fair = fair;
+    let fair = move |full: [usize; 2]| json!({ "held": full, "held_before": before });
+    let mut fair = mapped(full, fair);
     told.wait(
         "releases-3-to-1",
         secs(60),
         move |w| {
-            let detail = fair(w)?;
-            let [acme, globex] = LINES.each_ref().map(|line| w.released(line.namespace));
+            let mut detail = fair(w)?;
+            let [acme, globex] = held(w);
+            detail["releases"] = json!(w.releases.len() - mark);
+            detail["most_pods_astray"] = json!(w.stray(mark, before, LINES[0].namespace, 3));
             (acme.abs_diff(3 * globex) <= 3).then_some(detail)
         },
         pools_now,
@@ -239,7 +244,7 @@ async fn ebb(scene: &impl Scene, play: &Play, told: &Milestones<'_>) -> anyhow::
         |w| {
             LINES
                 .iter()
-                .all(|line| w.backlog(line.stream) < 20)
+                .all(|line| w.backlog(line.stream).is_some_and(|backlog| backlog < 20))
                 .then(|| json!({ "backlog": LINES.each_ref().map(|l| w.backlog(l.stream)) }))
         },
         pools_now,
@@ -302,7 +307,7 @@ fn pools_now(world: &World) -> String {
     let line = |i: usize| {
         let Line { namespace, app, stream, .. } = &LINES[i];
         format!(
-            "{}: ordered {}, released {}, waiting {}, ready {}, backlog {}",
+            "{}: ordered {}, released {}, waiting {}, ready {}, backlog {:?}",
             POOLS[i],
             world.ordered(POOLS[i]),
             world.released(namespace),

@@ -27,8 +27,11 @@ impl Shared {
 /// Starts one watch per kind; dropping the set ends them.
 pub fn start(client: &Client, namespaces: &[&str], world: &Shared) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
+    // One watch for all pods: two would have no order between them, and a pod bound where another just left would look
+    // like CPUs held twice.
+    let tenants: BTreeSet<String> = namespaces.iter().map(|namespace| (*namespace).to_owned()).collect();
+    tasks.spawn(pods(Api::all(client.clone()), tenants, world.clone()));
     for namespace in namespaces {
-        tasks.spawn(pods(Api::namespaced(client.clone(), namespace), (*namespace).to_owned(), world.clone()));
         let prefix = format!("{namespace}/");
         tasks.spawn(objects(
             Api::namespaced(client.clone(), namespace),
@@ -88,20 +91,18 @@ enum Change<K> {
     Gone(String),
 }
 
-async fn pods(api: Api<Pod>, namespace: String, world: Shared) {
-    let mut listed = BTreeSet::new();
+async fn pods(api: Api<Pod>, namespaces: BTreeSet<String>, world: Shared) {
+    let mut listed: Vec<Pod> = Vec::new();
     let mut stream = watch(api, watcher::Config::default()).default_backoff().boxed();
     while let Some(event) = stream.next().await {
-        let mut world = world.lock();
+        let ours = |pod: &Pod| pod.namespace().is_some_and(|namespace| namespaces.contains(&namespace));
         match event {
-            Ok(Event::Apply(pod)) => world.pod(&pod),
-            Ok(Event::InitApply(pod)) => {
-                listed.insert(pod.uid().unwrap_or_default());
-                world.pod(&pod);
-            }
+            Ok(Event::Apply(pod)) if ours(&pod) => world.lock().pod(&pod),
+            Ok(Event::Delete(pod)) if ours(&pod) => world.lock().pod_gone(&pod.uid().unwrap_or_default()),
+            Ok(Event::InitApply(pod)) if ours(&pod) => listed.push(pod),
             Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitDone) => world.pods.retain(|uid, pod| pod.namespace != namespace || listed.contains(uid)),
-            Ok(Event::Delete(pod)) => world.pod_gone(&pod.uid().unwrap_or_default()),
+            Ok(Event::InitDone) => world.lock().relisted(&std::mem::take(&mut listed)),
+            Ok(_) => {}
             Err(error) => tracing::debug!(%error, "pod watch interrupted"),
         }
     }
@@ -111,12 +112,29 @@ async fn objects<K>(api: Api<K>, world: Shared, take: impl Fn(&mut World, Change
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
+    let (mut known, mut listed) = (BTreeSet::new(), BTreeSet::new());
     let mut stream = watch(api, watcher::Config::default()).default_backoff().boxed();
     while let Some(event) = stream.next().await {
         match event {
-            Ok(Event::Apply(object) | Event::InitApply(object)) => take(&mut world.lock(), Change::Seen(object)),
-            Ok(Event::Delete(object)) => take(&mut world.lock(), Change::Gone(object.name_any())),
-            Ok(Event::Init | Event::InitDone) => {}
+            Ok(Event::Apply(object)) => {
+                known.insert(object.name_any());
+                take(&mut world.lock(), Change::Seen(object));
+            }
+            Ok(Event::InitApply(object)) => {
+                listed.insert(object.name_any());
+                take(&mut world.lock(), Change::Seen(object));
+            }
+            Ok(Event::Delete(object)) => {
+                known.remove(&object.name_any());
+                take(&mut world.lock(), Change::Gone(object.name_any()));
+            }
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitDone) => {
+                for name in known.difference(&listed) {
+                    take(&mut world.lock(), Change::Gone(name.clone()));
+                }
+                known = std::mem::take(&mut listed);
+            }
             Err(error) => tracing::debug!(%error, "watch interrupted"),
         }
     }

@@ -95,6 +95,8 @@ pub struct World {
     pub quotas: BTreeMap<String, TenantQuota>,
     /// UIDs of all pods that were ever seen behind the gate.
     pub seen_gated: BTreeSet<String>,
+    /// Namespaces of the pods that were seen to lose the gate, in the order of the watch.
+    pub releases: Vec<String>,
     /// Pods that were seen bound with CPUs of their own.
     pub seen_pinned: BTreeSet<String>,
     /// Every breach of I1 that was seen.
@@ -127,6 +129,9 @@ impl World {
         if facts.gated {
             self.seen_gated.insert(uid.clone());
         }
+        if !facts.gated && self.pods.get(&uid).is_some_and(|before| before.gated) {
+            self.releases.push(facts.namespace.clone());
+        }
         let newly_bound = facts.node.is_some() && self.pods.get(&uid).is_none_or(|before| before.node.is_none());
         if newly_bound && !facts.terminal {
             self.judge_binding(&uid, &facts);
@@ -138,6 +143,15 @@ impl World {
     pub fn pod_gone(&mut self, uid: &str) {
         self.events += 1;
         self.pods.remove(uid);
+    }
+
+    /// Takes a whole list: what is not in it is gone, and pods that have ended give their CPUs back before others are
+    /// judged.
+    pub fn relisted(&mut self, pods: &[Pod]) {
+        let uids: BTreeSet<String> = pods.iter().map(|pod| pod.uid().unwrap_or_default()).collect();
+        self.pods.retain(|uid, _| uids.contains(uid));
+        let (ended, live): (Vec<&Pod>, Vec<&Pod>) = pods.iter().partition(|pod| PodFacts::of(pod).terminal);
+        ended.into_iter().chain(live).for_each(|pod| self.pod(pod));
     }
 
     /// Takes the reservations of a node and looks for CPUs that are in two of them.
@@ -213,10 +227,31 @@ impl World {
         self.replicas.get(deployment).copied().unwrap_or_default()
     }
 
-    /// Undelivered and unacknowledged orders of a stream.
+    /// Undelivered and unacknowledged orders of a stream; nothing while they are unknown.
     #[must_use]
-    pub fn backlog(&self, stream: &str) -> u64 {
-        self.queues.get(stream).map_or(0, |q| q.lag + q.pending)
+    pub fn backlog(&self, stream: &str) -> Option<u64> {
+        self.queues.get(stream).map(|q| q.lag + q.pending)
+    }
+
+    /// How far releases strayed from `weight`:1, in pods of the first namespace: the most over all prefixes of the
+    /// releases since `mark`, counted from when they first stood at the ratio. `held` is what both had at `mark`.
+    #[must_use]
+    pub fn stray(&self, mark: usize, held: [usize; 2], first: &str, weight: usize) -> Option<usize> {
+        let [mut heavy, mut light] = held;
+        let mut most = None;
+        for namespace in self.releases.iter().skip(mark) {
+            if namespace == first {
+                heavy += 1
+            } else {
+                light += 1
+            }
+            let now = heavy.abs_diff(weight * light);
+            most = match most {
+                None => (now <= weight).then_some(now),
+                Some(before) => Some(now.max(before)),
+            };
+        }
+        most
     }
 
     /// Status and reason of a pool's condition.
@@ -275,6 +310,27 @@ mod tests {
         assert!(world.double_promises.is_empty());
         world.placement(placement("3-5"));
         assert_eq!(world.double_promises.len(), 1);
+    }
+
+    #[test]
+    fn a_relist_forgets_who_is_gone_before_it_judges_who_came() {
+        let mut world = World::default();
+        world.pod(&bound("a", "n1", "0-3"));
+        world.relisted(&[bound("b", "n1", "0-3")]);
+        assert!(world.double_promises.is_empty());
+        assert_eq!(world.pods.len(), 1);
+    }
+
+    #[test]
+    fn straying_is_counted_from_the_first_balance() {
+        let releases = |text: &str| World {
+            releases: text.chars().map(|c| if c == 'a' { "acme" } else { "globex" }.to_owned()).collect(),
+            ..World::default()
+        };
+        assert_eq!(releases("aaabaaab").stray(0, [0, 0], "acme", 3), Some(3));
+        assert_eq!(releases("aaaaaabb").stray(0, [0, 0], "acme", 3), Some(6));
+        assert_eq!(releases("aaaaaa").stray(0, [0, 3], "acme", 3), Some(3));
+        assert_eq!(releases("b").stray(0, [0, 3], "acme", 3), None);
     }
 
     #[test]
