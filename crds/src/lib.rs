@@ -9,6 +9,8 @@
 //! | [`TenantLedger`] | cluster, one a tenant | operator | – |
 //!
 //! The YAML of `charts/fairlead-crds` and `docs/reference/api.md` is generated from these types.
+#![allow(clippy::duplicated_attributes, reason = "kube's printcolumn attributes repeat their keys")]
+
 pub mod conditions;
 pub mod keys;
 pub mod node_placement;

@@ -1,4 +1,5 @@
 //! The generated definitions: structural, bounded, explained, and readable in `kubectl get`.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 use fairlead_crds::{NodePlacement, NodeTopology, TenantLedger, TenantQuota, WorkerPool};
 use kube::CustomResourceExt;
 use serde_json::Value;

@@ -1,5 +1,6 @@
 //! Objects that people get wrong, and tenants who try to get round the gate: each is refused or told why, on a genuine API server.
 #![cfg(feature = "control-plane")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 use anyhow::{Context, Result};
 use fairlead_crds::{NodeTopology, TenantQuota, WorkerPool};

@@ -1,5 +1,6 @@
 //! Queues that are not as they should be: the pool holds its replicas, says Unknown, and says why.
 #![cfg(feature = "control-plane")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 use fairlead_crds::WorkerPool;
 use fairlead_e2e::bed::{Bed, Options};

@@ -1,6 +1,7 @@
 //! The story under fire: every process of ours is killed at random moments, the API server is gone for 30 s, and still
 //! every milestone is reached and no CPU is held twice.
 #![cfg(feature = "control-plane")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 use fairlead_e2e::bed::{Bed, Options};
 use fairlead_e2e::demo::Stage;
@@ -89,10 +90,10 @@ async fn every_milestone_is_reached_though_everything_of_ours_is_killed() {
         told = story::run(&stage, &play, &Lines, PATIENCE) => told,
         () = havoc(&bed, &done) => unreachable!("havoc never ends by itself"),
     };
-    let world = play.world.lock();
-    let breaches = world.double_promises.clone();
-    let pinned = world.seen_pinned.len();
-    drop(world);
+    let (breaches, pinned) = {
+        let world = play.world.lock();
+        (world.double_promises.clone(), world.seen_pinned.len())
+    };
     drop(play);
     if let Err(error) = told {
         panic!("{error:#}\n{}", bed.release_logs());

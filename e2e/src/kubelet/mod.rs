@@ -112,8 +112,10 @@ impl Kubelet {
             ports: Mutex::default(),
         });
         let tasks = Arc::new(Mutex::new(Vec::new()));
-        let watching =
-            tokio::spawn(Watch { shared: shared.clone(), tasks: tasks.clone(), pods: BTreeMap::new(), begun: AtomicUsize::new(0) }.run());
+        let watching = tokio::spawn(
+            Watch { shared: shared.clone(), tasks: tasks.clone(), pods: BTreeMap::new(), begun: AtomicUsize::new(0) }
+                .run(),
+        );
         Self { shared, watching, tasks }
     }
 

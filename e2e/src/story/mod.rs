@@ -287,7 +287,7 @@ async fn leave(scene: &impl Scene, told: &Milestones<'_>) -> anyhow::Result<()> 
     told.progress(drained.trim());
     told.persist(|| scene.uninstall()).await.context("helm uninstall")?;
     let gates =
-        settled(secs(2), |w: &World| (!w.pods.is_empty() && w.pods.values().all(|p| !p.gated)).then(|| w.pods.len()));
+        settled(secs(2), |w: &World| (!w.pods.is_empty() && w.pods.values().all(|p| !p.gated)).then_some(w.pods.len()));
     told.wait("uninstalled-no-gate-left", secs(60), mapped(gates, |pods| json!({ "pods": pods, "gated": 0 })), |w| {
         format!("{} of {} pods are gated", w.pods.values().filter(|p| p.gated).count(), w.pods.len())
     })

@@ -241,9 +241,9 @@ impl World {
         let mut most = None;
         for namespace in self.releases.iter().skip(mark) {
             if namespace == first {
-                heavy += 1
+                heavy += 1;
             } else {
-                light += 1
+                light += 1;
             }
             let now = heavy.abs_diff(weight * light);
             most = match most {

@@ -184,9 +184,14 @@ impl Model {
 
     fn set_pod(&mut self, pod: PodView) {
         let uid = pod.id.uid.clone();
-        let former = self.pods.get(&uid).cloned();
+        let mut former = self.pods.get(&uid).cloned();
         if former.as_deref() == Some(&pod) {
             return;
+        }
+        // No API server moves a pod; a restored backup that gives a UID out again might.
+        if former.as_ref().is_some_and(|former| former.id.namespace != pod.id.namespace) {
+            self.remove_pod(&uid);
+            former = None;
         }
         let elsewhere = |node: &String| pod.node.as_ref().is_some_and(|bound| bound != node);
         if self.promises.get(&uid).is_some_and(|(node, _)| pod.terminal || elsewhere(node)) {
