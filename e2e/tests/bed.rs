@@ -1,5 +1,6 @@
 //! The bed itself, on the genuine parts: nodes become Ready, pods start, the harness kubelet runs ours, nothing is left.
 #![cfg(feature = "control-plane")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 use std::time::{Duration, Instant};
 

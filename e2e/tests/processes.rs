@@ -1,4 +1,5 @@
 //! No child of the bed outlives this process, also when nobody has time to say goodbye.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
 use std::path::Path;
 use std::process::{Command as Plain, Stdio};
