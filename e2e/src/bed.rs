@@ -241,14 +241,18 @@ fn new_folder(beds: &Path, name: &str) -> Result<PathBuf> {
     let mut dead: Vec<(std::time::SystemTime, PathBuf)> = Vec::new();
     for entry in std::fs::read_dir(beds)?.flatten() {
         let path = entry.path();
-        let owner = std::fs::read_to_string(path.join("owner")).ok();
-        if !owner.as_deref().is_some_and(is_alive) {
+        // Without an owner it is no bed, or one that is being made this moment.
+        if std::fs::read_to_string(path.join("owner")).is_ok_and(|owner| !is_alive(&owner)) {
             dead.push((entry.metadata()?.modified()?, path));
         }
     }
     dead.sort();
     for (_, path) in dead.iter().rev().skip(KEPT_BEDS) {
-        std::fs::remove_dir_all(path)?;
+        match std::fs::remove_dir_all(path) {
+            // Another bed that starts now may sweep the same folder.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
     }
     let dir = beds.join(format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
     if dir.exists() {
@@ -293,12 +297,17 @@ mod tests {
     #[test]
     fn folders_of_dead_beds_are_swept() {
         let beds = tempfile::tempdir().unwrap();
+        std::fs::write(beds.path().join("up.log"), "").unwrap();
         for i in 0..5 {
-            std::fs::create_dir(beds.path().join(format!("old-{i}"))).unwrap();
+            let old = beds.path().join(format!("old-{i}"));
+            std::fs::create_dir(&old).unwrap();
+            std::fs::write(old.join("owner"), "1 18446744073709551615").unwrap();
         }
+        std::fs::write(beds.path().join("up.log"), "").unwrap();
+        std::fs::create_dir(beds.path().join("last-failure")).unwrap();
         let first = new_folder(beds.path(), "a").unwrap();
         let second = new_folder(beds.path(), "a").unwrap();
         assert_ne!(first, second);
-        assert_eq!(std::fs::read_dir(beds.path()).unwrap().count(), KEPT_BEDS + 2);
+        assert_eq!(std::fs::read_dir(beds.path()).unwrap().count(), KEPT_BEDS + 3);
     }
 }

@@ -146,7 +146,7 @@ async fn machines_that_lie(cluster: &Cluster) {
     cluster.refused(&lie("empty", json!([])), "spec.cores").await;
     cluster.apply(&lie("overlap", json!([{ "id": 0, "cpus": "0-2" }, { "id": 1, "cpus": "2-3" }]))).await.unwrap();
     cluster.apply(&lie("range", json!([{ "id": 0, "cpus": "0-99999999" }]))).await.unwrap();
-    for (name, words) in [("overlap", "cores"), ("range", "16384")] {
+    for (name, words) in [("overlap", "cores"), ("range", "16383")] {
         let message = eventually(&format!("{name} is not accepted"), LIMIT, || async {
             let conditions = machines().get(name).await?.status.unwrap_or_default().conditions;
             let accepted = conditions.iter().find(|c| c.type_ == "Accepted");

@@ -1,15 +1,17 @@
 //! `generate`: files that are written from a source of truth, and the check that they were.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::shell::{Checkout, read};
+use crate::shell::{Checkout, read, run};
 use crate::{charts, install, reference, upstream};
 
 const NOTE: &str = "Written by `cargo xtask generate`; do not edit.";
-const BINARIES: [&str; 3] = ["fairlead-extender", "fairlead-operator", "fairlead-agent"];
+/// Rooms of the processes that have metrics.
+const ROOMS: [&str; 3] = ["extender", "operator", "agent"];
 
 /// Path from the root and text.
 type Generated = (PathBuf, String);
@@ -18,6 +20,7 @@ type Generated = (PathBuf, String);
 pub(crate) fn generate(checkout: &Checkout, check: bool) -> Result<()> {
     install::install()?;
     upstream::build(checkout, &["helm"])?;
+    run(checkout.cargo(&["build", "--quiet", "--workspace", "--examples"]).stdout(Stdio::null()))?;
     let mut all = kinds(checkout)?;
     all.push(metrics(checkout)?);
     all.push(values(checkout)?);
@@ -51,7 +54,7 @@ fn write(checkout: &Checkout, files: &[Generated]) -> Result<()> {
 
 /// The kinds: one template of the CRD chart each, and their reference page.
 fn kinds(checkout: &Checkout) -> Result<Vec<Generated>> {
-    let text = read(&mut checkout.cargo(&["run", "--quiet", "--package", "fairlead-crds", "--example", "crdgen"]))?;
+    let text = read(&mut checkout.command(example(checkout, "crdgen").as_os_str()))?;
     let document: Value = serde_json::from_str(&text).context("crdgen printed no JSON")?;
     let mut out = Vec::new();
     for entry in document["crds"].as_array().context("crdgen printed no crds")? {
@@ -70,11 +73,24 @@ fn kinds(checkout: &Checkout) -> Result<Vec<Generated>> {
 /// The metrics of each process, as its own example prints them.
 fn metrics(checkout: &Checkout) -> Result<Generated> {
     let mut page = format!("# Metrics\n\n{NOTE}\n\nEach process serves them as `/metrics` on its admin port.\n");
-    for package in BINARIES {
-        let rows = read(&mut checkout.cargo(&["run", "--quiet", "--package", package, "--example", "metrics"]))?;
-        page.push_str(&format!("\n## {package}\n\n| metric | type | meaning |\n|---|---|---|\n{rows}"));
+    for room in ROOMS {
+        let name = format!("{room}-metrics");
+        let rows = if checkout.root.join(room).join("examples").join(format!("{name}.rs")).is_file() {
+            read(&mut checkout.command(example(checkout, &name).as_os_str()))?
+        } else {
+            // Examples of one name overwrite each other in the target folder: those are asked for by package.
+            let package = format!("fairlead-{room}");
+            read(&mut checkout.cargo(&["run", "--quiet", "--package", &package, "--example", "metrics"]))?
+        };
+        page.push_str(&format!("\n## fairlead-{room}\n\n| metric | type | meaning |\n|---|---|---|\n{rows}"));
     }
     Ok(("docs/reference/metrics.md".into(), page))
+}
+
+/// Where [`generate`] built an example. All are built at once and of the whole workspace, as the tests are: by package,
+/// what they depend on would be built anew with fewer features.
+fn example(checkout: &Checkout, name: &str) -> PathBuf {
+    checkout.target.join("debug/examples").join(name)
 }
 
 fn values(checkout: &Checkout) -> Result<Generated> {

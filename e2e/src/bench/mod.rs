@@ -48,13 +48,14 @@ async fn on_bed(options: Options, measure: impl AsyncFnOnce(&Bed) -> Result<Repo
     };
     let measured = tokio::select! {
         report = tokio::time::timeout(LIMIT, Box::pin(measure(&bed))) => {
-            report.unwrap_or_else(|_| Err(anyhow!("not measured within {} s", LIMIT.as_secs())))
+            let report = report.unwrap_or_else(|_| Err(anyhow!("not measured within {} s", LIMIT.as_secs())));
+            report.map_err(|error| error.context(bed.release_logs()))
         }
         () = &mut stop => Err(anyhow!("ended before everything was measured")),
     };
     let shown = match measured {
         Ok(report) => report.show(&bed).await,
-        Err(error) => Err(error.context(bed.release_logs())),
+        Err(error) => Err(error),
     };
     bed.stop().await?;
     shown

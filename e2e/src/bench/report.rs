@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::usage;
 use crate::bed::Bed;
 use crate::parts::Parts;
 
@@ -24,17 +26,20 @@ pub(super) struct Row {
 }
 
 /// All numbers of a bench.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Report {
     name: &'static str,
     about: &'static str,
+    began: Instant,
+    /// CPU time of other programs before the bench.
+    others_ms: f64,
     rows: Vec<Row>,
     notes: Vec<String>,
 }
 
 impl Report {
     pub(super) fn new(name: &'static str, about: &'static str) -> Self {
-        Self { name, about, ..Self::default() }
+        Self { name, about, began: Instant::now(), others_ms: others_ms(), rows: Vec::new(), notes: Vec::new() }
     }
 
     /// A single number made of `samples` values.
@@ -57,8 +62,11 @@ impl Report {
 
     /// Writes `target/bench/NAME.json` and prints the table.
     #[allow(clippy::print_stdout, reason = "the table")]
-    pub(super) async fn show(&self, bed: &Bed) -> Result<()> {
+    pub(super) async fn show(mut self, bed: &Bed) -> Result<()> {
         let machine = machine(&bed.parts)?;
+        // Whoever reads the numbers should know how quiet the machine was.
+        let others = (others_ms() - self.others_ms) / (self.began.elapsed().as_secs_f64() * 10.0);
+        self.add("CPU taken by other programs meanwhile (100 is one CPU)", others.max(0.0), "%", 1);
         let kubernetes = bed.client.apiserver_version().await?.git_version;
         let report = json!({
             "bench": self.name,
@@ -99,6 +107,10 @@ impl Report {
     }
 }
 
+fn others_ms() -> f64 {
+    usage::machine_and_own_ms().map_or(0.0, |(machine, own)| machine - own)
+}
+
 fn cells(row: &Row) -> [String; 3] {
     let (factor, unit) = match row.unit {
         "bytes" => (1.0 / f64::from(1 << 20), "MiB"),
@@ -126,7 +138,6 @@ fn machine(parts: &Parts) -> Result<Value> {
         "model": first("/proc/cpuinfo", "model name")?,
         "memory": first("/proc/meminfo", "MemTotal:")?,
         "kernel": std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
-        "load_before": std::fs::read_to_string("/proc/loadavg")?.split(' ').next(),
         "profile": profile,
     }))
 }

@@ -156,8 +156,7 @@ impl Rig<'_> {
             let histogram =
                 |page: &Page| page.histogram("fairlead_extender_request_duration_seconds", &[("verb", verb)]);
             let spent = histogram(&after).since(&histogram(&before));
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-            let count = spent.count as usize;
+            let count = spent.observations();
             report.add(format!("{nodes} nodes: extender's own {verb}, mean"), spent.mean_milli(), "ms", count);
             report.add(
                 format!("{nodes} nodes: extender's own {verb}, p99 at most"),

@@ -1,5 +1,6 @@
 //! Metrics pages: what the processes say of themselves.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -35,6 +36,26 @@ impl Histogram {
         self
     }
 
+    /// Both together.
+    pub(super) fn plus(mut self, other: &Self) -> Self {
+        self.count += other.count;
+        self.sum += other.sum;
+        for (bound, count) in &other.buckets {
+            match self.buckets.iter_mut().find(|(known, _)| known == bound) {
+                Some((_, sum)) => *sum += count,
+                None => self.buckets.push((*bound, *count)),
+            }
+        }
+        self.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+        self
+    }
+
+    /// How many observations.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    pub(super) fn observations(&self) -> usize {
+        self.count.max(0.0) as usize
+    }
+
     /// Mean in thousandths of the unit; 0 of none.
     pub(super) fn mean_milli(&self) -> f64 {
         if self.count > 0.0 { self.sum * 1000.0 / self.count } else { 0.0 }
@@ -51,6 +72,17 @@ impl Page {
     /// Sum of all series of this name that carry all of `labels`.
     pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.samples(name, labels).map(|(_, value)| value).sum()
+    }
+
+    /// Sums of all series of this name by the values of `keys`.
+    pub(super) fn by(&self, name: &str, keys: &[&str]) -> BTreeMap<String, f64> {
+        let mut sums = BTreeMap::new();
+        for (series, value) in self.samples(name, &[]) {
+            let values: Vec<&str> =
+                keys.iter().filter_map(|key| label(series, key)).filter(|v| !v.is_empty()).collect();
+            *sums.entry(values.join(" ")).or_default() += value;
+        }
+        sums
     }
 
     /// The histogram of this name, of the series that carry all of `labels`.
@@ -104,6 +136,12 @@ pub(super) async fn release(bed: &Bed, program: &str, port: u16) -> Result<Page>
     Ok(Page(all))
 }
 
+/// The API server's page.
+pub(super) async fn api_server(bed: &Bed) -> Result<Page> {
+    let text = bed.client.request_text(http::Request::get("/metrics").body(Vec::new())?);
+    Ok(Page(tokio::time::timeout(LIMIT, text).await.context("no metrics of the API server in time")?? + "\n"))
+}
+
 /// The page of a kube-scheduler, which asks the API server who is asking.
 pub(super) async fn scheduler(bed: &Bed, port: u16) -> Result<Page> {
     let config: Value = serde_json::from_slice(&std::fs::read(bed.kubeconfig())?)?;
@@ -146,6 +184,8 @@ plain_more 5
         let page = Page(TEXT.to_owned());
         assert_eq!(page.sum("plain", &[]), 4.0);
         assert_eq!(page.sum("a_seconds_count", &[]), 4.0);
+        let by = page.by("a_seconds_count", &["code", "verb"]);
+        assert_eq!(by, BTreeMap::from([("200 Bind".to_owned(), 1.0), ("200 Filter".to_owned(), 3.0)]));
         assert_eq!(page.sum("a_seconds_count", &[("verb", "Filter"), ("code", "200")]), 3.0);
         assert_eq!(page.sum("a_seconds_count", &[("verb", "Filter"), ("code", "500")]), 0.0);
     }
@@ -157,6 +197,7 @@ plain_more 5
         let filter = [("verb", "Filter")];
         let fresh = two.histogram("a_seconds", &filter).since(&one.histogram("a_seconds", &filter));
         assert_eq!(fresh, one.histogram("a_seconds", &filter));
+        assert_eq!(Histogram::default().plus(&fresh), fresh);
         assert!((fresh.mean_milli() - 100.0).abs() < 1e-9);
         assert_eq!(fresh.at_most_milli(50.0), 100.0);
         assert_eq!(fresh.at_most_milli(99.0), f64::INFINITY);
