@@ -54,19 +54,19 @@ impl Access {
         Ok(Self { client, namespace })
     }
 
-    /// All objects of a kind, page by page.
-    pub(crate) async fn list<K>(&self, api: &Api<K>, fields: Option<&str>) -> Result<Vec<K>, CliError>
+    /// All objects of a kind, page by page. `namespace` is that of `api`, empty for all.
+    pub(crate) async fn list<K>(&self, api: &Api<K>, namespace: &str, fields: Option<&str>) -> Result<Vec<K>, CliError>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
-        let resource = plural::<K>();
+        let (resource, scope) = (plural::<K>(), within(namespace));
         let mut params = ListParams::default().limit(PAGE);
         if let Some(fields) = fields {
             params = params.fields(fields);
         }
         let mut items = Vec::new();
         loop {
-            let page = call(&format!("list {resource}"), "list", &resource, "", api.list(&params)).await?;
+            let page = call(&format!("list {resource}{scope}"), "list", &resource, &scope, api.list(&params)).await?;
             items.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -80,8 +80,7 @@ impl Access {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
-        let resource = plural::<K>();
-        let scope = if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace}") };
+        let (resource, scope) = (plural::<K>(), within(namespace));
         call(&format!("get {resource} {name}{scope}"), "get", &resource, &scope, api.get_opt(name)).await
     }
 
@@ -134,6 +133,10 @@ fn plural<K: Resource<DynamicType = ()>>() -> String {
     if group.is_empty() { K::plural(&()).into_owned() } else { format!("{}.{group}", K::plural(&())) }
 }
 
+fn within(namespace: &str) -> String {
+    if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace}") }
+}
+
 /// Carries one call out within the deadline. `scope` is empty for all namespaces.
 pub(crate) async fn call<T>(
     action: &str,
@@ -172,8 +175,8 @@ fn explained(error: kube::Error, action: &str, verb: &str, resource: &str, scope
     }
 }
 
-/// Whether a policy of ours refused, rather than RBAC.
-pub(crate) fn is_policy(message: &str) -> bool {
+/// Whether a policy refused, rather than RBAC.
+fn is_policy(message: &str) -> bool {
     message.contains("ValidatingAdmissionPolicy")
 }
 

@@ -68,22 +68,30 @@ pub(crate) enum Output {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct TopArgs {
     /// One list; without it all three
-    #[arg(value_enum)]
+    #[command(subcommand)]
     pub(crate) what: Option<TopList>,
     /// Show it anew every two seconds until Ctrl-C
-    #[arg(long, short)]
+    #[arg(long, short, global = true)]
     pub(crate) watch: bool,
 }
 
 /// Lists of `top`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum TopList {
-    /// Each tenant: what it uses, its limits, who waits.
+    /// Each tenant: what it uses, its limits, who waits
     Tenants,
-    /// Each node: cores held and free.
+    /// Each node: cores held and free
     Nodes,
-    /// Each WorkerPool: backlog and replicas.
-    Pools,
+    /// Each WorkerPool: backlog and replicas
+    Pools(TopPoolsArgs),
+}
+
+/// Whose pools.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct TopPoolsArgs {
+    /// Namespace; without it all of them, or that of the context for who may not list all
+    #[arg(long, short, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
 }
 
 /// How to drain.
@@ -129,6 +137,18 @@ mod tests {
         for wrong in ["", "s", "0s", "-1s", "1d", "25h", "99999999999999999999h", "ü"] {
             assert!(duration(wrong).unwrap_err().contains("is no duration"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn only_pools_have_a_namespace() {
+        let args = Args::parse_from(["kubectl-fairlead", "top", "pools", "-n", "acme", "-w"]);
+        let Command::Top(TopArgs { what: Some(TopList::Pools(pools)), watch: true }) = args.command else {
+            panic!("not top pools")
+        };
+        assert_eq!(pools.namespace.as_deref(), Some("acme"));
+        assert!(Args::try_parse_from(["kubectl-fairlead", "top", "nodes", "-n", "acme"]).is_err());
+        assert!(Args::try_parse_from(["kubectl-fairlead", "top", "-w", "nodes"]).is_ok());
+        assert!(Args::try_parse_from(["kubectl-fairlead", "top"]).is_ok());
     }
 
     #[test]

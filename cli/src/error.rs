@@ -48,16 +48,20 @@ pub enum CliError {
         /// The deadline.
         seconds: u64,
     },
-    /// The drain was not confirmed.
-    #[error("nothing was changed; add --yes to do it")]
-    NotConfirmed,
     /// The drain ran out of time.
-    #[error("not drained within {seconds} s: {left} pods still have to be handled; run it again, it goes on from here")]
+    #[error(
+        "not drained within {seconds} s, after {deleted} pods given back and {ungated} gates removed; \
+         run it again, it goes on from here"
+    )]
     DrainTimeout {
         /// The limit.
         seconds: u64,
-        /// Pods that were still to be handled in the last pass.
-        left: usize,
+        /// Pods that were given back to their controllers.
+        deleted: usize,
+        /// Gates that were removed.
+        ungated: usize,
+        /// What the API server refused last, or why the last pass failed; `None` if it only took too long.
+        source: Option<Box<CliError>>,
     },
     /// The result cannot be written.
     #[error("cannot write the result")]

@@ -64,7 +64,7 @@ async fn all<K>(access: &Access) -> Result<Vec<K>, CliError>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    access.list(&Api::all(access.client.clone()), None).await
+    access.list(&Api::all(access.client.clone()), "", None).await
 }
 
 fn allowed<K>(answer: Result<Vec<K>, CliError>, missing: &mut Vec<String>) -> Result<Vec<K>, CliError> {

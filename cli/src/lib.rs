@@ -5,11 +5,12 @@
 //! extender decide with; no port of theirs is asked.
 mod access;
 mod amount;
-
 mod args;
 mod drain;
 mod error;
 mod explain;
+#[cfg(test)]
+mod fake_server;
 mod gather;
 mod table;
 mod top;
@@ -29,8 +30,7 @@ pub async fn run(args: Args) -> ExitCode {
         // The reader has seen enough: `kubectl fairlead top | head`.
         Err(CliError::Output { source }) if source.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to tell it to when stderr is gone.
-            let _ = writeln!(std::io::stderr(), "error: {}", error::chain(&error));
+            note(&format!("error: {}", error::chain(&error)));
             ExitCode::FAILURE
         }
     }
@@ -48,4 +48,9 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
 /// One line of the result.
 fn say(line: &str) -> Result<(), CliError> {
     writeln!(std::io::stdout(), "{line}").map_err(|source| CliError::Output { source })
+}
+
+/// One line about the result, to stderr; when that is gone, nothing is left to tell it to.
+fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -7,20 +7,26 @@
 //! pods until then. The operator may go on meanwhile; all it does to gates is to remove them, and every write here names
 //! the version it was decided on. Running it again goes on where it ended.
 mod decide;
+#[cfg(test)]
+mod decide_test;
+#[cfg(test)]
+mod drain_test;
+mod write;
 
-use crate::access::{Access, DEADLINE, Right, call, is_policy};
+use crate::access::{Access, Right};
 use crate::args::DrainArgs;
-use crate::error::{Answer, CliError};
+use crate::error::{CliError, chain};
 use crate::say;
-use decide::{Facts, Memory, Step, Stranded, pass};
+use decide::{Deletion, Facts, Memory, Step, Stranded, pass};
 use fairlead_crds::keys;
 use futures::StreamExt as _;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, Preconditions};
-use kube::{Api, Client};
-use serde_json::json;
-use std::time::{Duration, Instant};
+use kube::Api;
+use std::io::Write;
+use std::time::Duration;
+use tokio::time::Instant;
+use write::{Outcome, admission_off, carry_out};
 
 /// Binding of the policy that adds the gate, as the chart names it.
 const GATE_BINDING: &str = "fairlead-gate";
@@ -55,16 +61,6 @@ const RIGHTS: [Right; 6] = [
     Right { verb: "get", group: "batch", resource: "jobs", name: None },
 ];
 
-/// What came of one write.
-enum Outcome {
-    Deleted,
-    Ungated,
-    /// The pod was gone already.
-    Gone,
-    /// It changed since it was judged, or the guarding policy is still in force: the next pass looks again.
-    Later,
-}
-
 /// How much was done in all.
 #[derive(Default)]
 struct Tally {
@@ -72,123 +68,163 @@ struct Tally {
     ungated: usize,
 }
 
+/// Says what is done, as far as somebody listens: `drain --yes | head` must not leave half of the pods behind.
+struct Log<'a>(&'a mut dyn Write);
+
+impl Log<'_> {
+    fn say(&mut self, line: &str) {
+        let _ = writeln!(self.0, "{line}");
+    }
+}
+
+/// What came of one pass.
+struct Passed {
+    /// Writes that were called for.
+    writes: usize,
+    stranded: Vec<Stranded>,
+    /// One of the writes that the API server refused.
+    refusal: Option<CliError>,
+}
+
 pub(crate) async fn run(access: &Access, args: &DrainArgs) -> Result<(), CliError> {
     access.require(&RIGHTS).await?;
-    if !args.yes {
-        return preview(access).await;
+    if args.yes {
+        return drain(access, args.timeout, &mut Log(&mut std::io::stdout())).await;
     }
-    let deadline = Instant::now() + args.timeout;
-    admission_off(&access.client, "MutatingAdmissionPolicyBinding", GATE_BINDING).await?;
-    admission_off(&access.client, "ValidatingAdmissionPolicyBinding", GUARD_BINDING).await?;
+    preview(access).await?.iter().try_for_each(|line| say(line))
+}
 
-    let (mut memory, mut tally, mut quiet) = (Memory::default(), Tally::default(), 0);
+async fn drain(access: &Access, timeout: Duration, log: &mut Log<'_>) -> Result<(), CliError> {
+    let deadline = Instant::now() + timeout;
+    log.say(&admission_off(&access.client, "MutatingAdmissionPolicyBinding", GATE_BINDING).await?);
+    log.say(&admission_off(&access.client, "ValidatingAdmissionPolicyBinding", GUARD_BINDING).await?);
+
+    let (mut memory, mut tally, mut quiet, mut obstacle) = (Memory::default(), Tally::default(), 0, None);
     let stranded = loop {
-        let left = match one_pass(access, &mut memory, &mut tally).await {
-            Ok((0, stranded)) => {
+        obstacle = match one_pass(access, &mut memory, &mut tally, log).await {
+            Ok(Passed { writes: 0, stranded, .. }) => {
                 quiet += 1;
                 if quiet == QUIET_PASSES {
                     break stranded;
                 }
-                0
+                None
             }
-            Ok((steps, _)) => {
+            Ok(passed) => {
                 quiet = 0;
-                steps
+                // Once is usual: the guarding policy holds a moment longer than its binding.
+                if let (Some(_), Some(refusal)) = (&obstacle, &passed.refusal) {
+                    log.say(&format!("still refused: {}", chain(refusal)));
+                }
+                passed.refusal
             }
             Err(error @ (CliError::Call { .. } | CliError::Silent { .. })) => {
                 quiet = 0;
-                say(&format!("trying again: {}", crate::error::chain(&error)))?;
-                0
+                log.say(&format!("trying again: {}", chain(&error)));
+                Some(error)
             }
             Err(error) => return Err(error),
         };
         if Instant::now() + PAUSE >= deadline {
-            return Err(CliError::DrainTimeout { seconds: args.timeout.as_secs(), left });
+            let Tally { deleted, ungated } = tally;
+            let seconds = timeout.as_secs();
+            return Err(CliError::DrainTimeout { seconds, deleted, ungated, source: obstacle.map(Box::new) });
         }
         tokio::time::sleep(PAUSE).await;
     };
-    say(&format!("drained: {} pods given back to their controllers, {} gates removed", tally.deleted, tally.ungated))?;
-    list_stranded(&stranded)
+    log.say(&format!(
+        "drained: {} pods given back to their controllers, {} gates removed",
+        tally.deleted, tally.ungated
+    ));
+    for line in list(&stranded) {
+        log.say(&line);
+    }
+    Ok(())
 }
 
-/// What would happen, judged as the first pass would.
-async fn preview(access: &Access) -> Result<(), CliError> {
+/// What would happen, judged as the first pass would, line by line.
+async fn preview(access: &Access) -> Result<Vec<String>, CliError> {
     let mut memory = Memory::default();
     let pods = unbound(access).await?;
     learn_jobs(access, &pods, &mut memory).await?;
-    let (steps, stranded) = pass(&pods, &mut memory);
-    say(&format!("would delete MutatingAdmissionPolicyBinding {GATE_BINDING}: nothing new is gated"))?;
-    say(&format!("would delete ValidatingAdmissionPolicyBinding {GUARD_BINDING}: gates may be removed"))?;
-    for step in &steps {
-        say(&match step {
-            Step::Delete { namespace, name, .. } => {
-                format!("would delete pod {namespace}/{name}: its controller creates it anew for the default scheduler")
-            }
-            Step::Ungate { namespace, name, .. } => format!("would remove the gate of pod {namespace}/{name}"),
-        })?;
-    }
-    list_stranded(&stranded)?;
-    Err(CliError::NotConfirmed)
-}
-
-fn list_stranded(stranded: &[Stranded]) -> Result<(), CliError> {
-    if !stranded.is_empty() {
-        say(&format!("{} pods wait for {} and stay Pending without it:", stranded.len(), keys::SCHEDULER_NAME))?;
-    }
-    stranded.iter().try_for_each(|pod| say(&format!("  {}/{}: {}", pod.namespace, pod.name, pod.why.message())))
-}
-
-async fn admission_off(client: &Client, kind: &str, name: &str) -> Result<(), CliError> {
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", kind));
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let action = format!("delete {kind} {name}");
-    let params = DeleteParams::default();
-    let request = async {
-        match api.delete(name, &params).await {
-            Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-            Err(error) => Err(error),
+    let (steps, stranded) = pass(&pods, &memory);
+    let mut lines = vec![
+        format!("would delete MutatingAdmissionPolicyBinding {GATE_BINDING}: nothing new is gated"),
+        format!("would delete ValidatingAdmissionPolicyBinding {GUARD_BINDING}: gates may be removed"),
+    ];
+    lines.extend(steps.iter().map(|step| match step {
+        Step::Delete { namespace, name, .. } => {
+            format!("would delete pod {namespace}/{name}: its controller creates it anew for the default scheduler")
         }
-    };
-    let deleted = call(&action, "delete", &resource.plural, "", request).await?;
-    let outcome = if deleted { "deleted" } else { "was gone already" };
-    say(&format!("admission off: {kind} {name} {outcome}"))
+        Step::Ungate { namespace, name, .. } => format!("would remove the gate of pod {namespace}/{name}"),
+    }));
+    lines.extend(list(&stranded));
+    lines.push("nothing was changed; add --yes to do it".to_owned());
+    Ok(lines)
 }
 
-/// Returns the number of writes that were called for, and who stays behind.
-async fn one_pass(access: &Access, memory: &mut Memory, tally: &mut Tally) -> Result<(usize, Vec<Stranded>), CliError> {
+fn list(stranded: &[Stranded]) -> Vec<String> {
+    if stranded.is_empty() {
+        return Vec::new();
+    }
+    let heading = format!(
+        "{} pods wait for {} and stay Pending without it; while it runs, pods above their tenant's hard limit wait on:",
+        stranded.len(),
+        keys::SCHEDULER_NAME
+    );
+    let pods = stranded.iter().map(|pod| format!("  {}/{}: {}", pod.namespace, pod.name, pod.why.message()));
+    std::iter::once(heading).chain(pods).collect()
+}
+
+/// Ends with the first failed write, if one failed, once all of them have ended.
+async fn one_pass(
+    access: &Access,
+    memory: &mut Memory,
+    tally: &mut Tally,
+    log: &mut Log<'_>,
+) -> Result<Passed, CliError> {
     let pods = unbound(access).await?;
     learn_jobs(access, &pods, memory).await?;
     let (steps, stranded) = pass(&pods, memory);
-    let count = steps.len();
-    let mut outcomes =
-        futures::stream::iter(steps).map(|step| carry_out(access.client.clone(), step)).buffer_unordered(PARALLEL);
+    let writes = steps.len();
+    let outcomes = futures::stream::iter(steps).map(|step| async move {
+        let controller = match &step {
+            Step::Delete { controller_uid, .. } => Some(controller_uid.clone()),
+            Step::Ungate { .. } => None,
+        };
+        (controller, carry_out(&access.client, step).await)
+    });
+    let outcomes: Vec<_> = outcomes.buffer_unordered(PARALLEL).collect().await;
+    let (mut deletions, mut failure, mut refusal) = (Vec::new(), None, None);
     let (mut deleted, mut ungated, mut later) = (0, 0, 0);
-    while let Some(outcome) = outcomes.next().await {
-        match outcome? {
-            Outcome::Deleted => deleted += 1,
-            Outcome::Ungated => ungated += 1,
-            Outcome::Gone => {}
-            Outcome::Later => later += 1,
+    for (controller, outcome) in outcomes {
+        let deletion = if matches!(outcome, Ok(Outcome::Deleted) | Err(_)) { Deletion::MayBe } else { Deletion::Not };
+        deletions.extend(controller.map(|uid| (uid, deletion)));
+        match outcome {
+            Ok(Outcome::Deleted) => deleted += 1,
+            Ok(Outcome::Ungated) => ungated += 1,
+            Ok(Outcome::Gone) => {}
+            Ok(Outcome::Refused(error)) => (later, refusal) = (later + 1, Some(error)),
+            Err(error) => failure = failure.or(Some(error)),
         }
     }
+    memory.learn_deletions(&deletions);
     tally.deleted += deleted;
     tally.ungated += ungated;
-    if count > 0 {
-        say(&format!("{deleted} pods deleted, {ungated} gates removed, {later} to be looked at again"))?;
+    if writes > 0 {
+        log.say(&format!("{deleted} pods deleted, {ungated} gates removed, {later} to be looked at again"));
     }
-    Ok((count, stranded))
+    failure.map_or(Ok(Passed { writes, stranded, refusal }), Err)
 }
 
 async fn unbound(access: &Access) -> Result<Vec<Facts>, CliError> {
     let api: Api<Pod> = Api::all(access.client.clone());
-    Ok(access.list(&api, Some("spec.nodeName=")).await?.iter().map(Facts::of).collect())
+    Ok(access.list(&api, "", Some("spec.nodeName=")).await?.iter().map(Facts::of).collect())
 }
 
 /// Reads each Job whose pods wait, once.
 async fn learn_jobs(access: &Access, pods: &[Facts], memory: &mut Memory) -> Result<(), CliError> {
     for pod in pods.iter().filter(|pod| pod.ours && !pod.settled) {
-        let Some(job) = pod.controller.as_ref().filter(|owner| owner.is_job) else { continue };
+        let Some(job) = pod.controller.as_ref().filter(|owner| owner.is_job()) else { continue };
         if memory.knows_job(&job.uid) {
             continue;
         }
@@ -207,52 +243,10 @@ fn deletable(job: &Job) -> u32 {
     u32::try_from(left).unwrap_or(0)
 }
 
-async fn carry_out(client: Client, step: Step) -> Result<Outcome, CliError> {
-    let (action, done, answer) = match step {
-        Step::Delete { namespace, name, uid, resource_version } => {
-            let api: Api<Pod> = Api::namespaced(client, &namespace);
-            let preconditions = Preconditions { uid: Some(uid), resource_version: Some(resource_version) };
-            let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-            let answer = tokio::time::timeout(DEADLINE, api.delete(&name, &params)).await.map(|r| r.map(|_| ()));
-            (format!("delete pod {namespace}/{name}"), Outcome::Deleted, answer)
-        }
-        Step::Ungate { namespace, name, uid, gate } => {
-            let api: Api<Pod> = Api::namespaced(client, &namespace);
-            let path = format!("/spec/schedulingGates/{gate}");
-            let operations = json!([
-                { "op": "test", "path": "/metadata/uid", "value": uid },
-                { "op": "test", "path": format!("{path}/name"), "value": keys::QUOTA_GATE },
-                { "op": "remove", "path": path },
-            ]);
-            let action = format!("remove the gate of pod {namespace}/{name}");
-            let patch = serde_json::from_value(operations)
-                .map_err(|source| CliError::Call { action: action.clone(), source: Box::new(source) })?;
-            let params = PatchParams { field_manager: Some(keys::manager::DRAIN.into()), ..PatchParams::default() };
-            let patch = Patch::<()>::Json(patch);
-            let answer = tokio::time::timeout(DEADLINE, api.patch(&name, &params, &patch)).await.map(|r| r.map(|_| ()));
-            (action, Outcome::Ungated, answer)
-        }
-    };
-    match answer {
-        Err(_) => Err(CliError::Silent { action, seconds: DEADLINE.as_secs() }),
-        Ok(Ok(())) => Ok(done),
-        Ok(Err(kube::Error::Api(status))) => match status.code {
-            404 => Ok(Outcome::Gone),
-            409 | 422 | 429 => Ok(Outcome::Later),
-            403 if is_policy(&status.message) => Ok(Outcome::Later),
-            code => {
-                let source = Box::new(Answer { code, message: status.message.clone() });
-                Err(CliError::Call { action, source })
-            }
-        },
-        Ok(Err(source)) => Err(CliError::Call { action, source: Box::new(source) }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::from_value;
+    use serde_json::{from_value, json};
 
     fn job(value: serde_json::Value) -> Job {
         from_value(value).unwrap()

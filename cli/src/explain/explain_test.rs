@@ -1,6 +1,9 @@
 //! Explanations of pods in a small cluster: two nodes, two tenants, one of them at its limit.
+use super::explanation;
 use super::model::{Explanation, Inputs, State, explain};
 use super::render::text;
+use crate::args::{ExplainPodArgs, Output};
+use crate::fake_server::{access, refusal};
 use crate::gather::snapshot;
 use fairlead_cluster::{Change, Event, Snapshot};
 use jiff::Timestamp;
@@ -183,8 +186,6 @@ fn other_states_are_told_apart() {
     assert!(explained(&foreign, Some(&snapshot)).summary.contains("foreign/gate"));
     foreign["spec"] = json!({ "schedulerName": "default-scheduler", "containers": [] });
     assert_eq!(explained(&foreign, Some(&snapshot)).state, State::WaitingForOtherScheduler);
-    foreign["status"] = json!({ "phase": "Succeeded" });
-    assert_eq!(explained(&foreign, Some(&snapshot)).state, State::Ended);
     let gated = pod("plain", "gated", 1, 1, None);
     assert!(explained(&gated, Some(&snapshot)).summary.contains("is in no TenantQuota"));
 }
@@ -205,9 +206,59 @@ fn who_may_read_only_the_pod_is_told_what_is_left_out() {
 }
 
 #[test]
-fn what_no_node_can_hold_is_told_so() {
-    let vast = pod("acme", "vast", 90, 1, None);
+fn who_may_not_read_the_quota_is_not_told_that_there_is_none() {
+    let mut waiting = pod("acme", "first", 4, 1, None);
+    let explanation = explained(&waiting, None);
+    assert_eq!(explanation.tenant.as_deref(), Some("acme"), "by the label");
+    assert!(explanation.summary.starts_with("waits behind the gate"), "{}", explanation.summary);
+    assert!(explanation.next.is_empty(), "{:?}", explanation.next);
+    waiting["metadata"]["labels"] = json!({});
+    let explanation = explained(&waiting, None);
+    let text = text(&explanation);
+    assert!(text.contains("acme/first (tenant not known)") && !text.contains("in no TenantQuota"), "{text}");
+    assert!(explanation.next.is_empty(), "{:?}", explanation.next);
+}
+
+#[tokio::test]
+async fn the_right_to_the_own_quota_is_named() {
+    let (access, _) = access(|question| match question {
+        "GET /api/v1/namespaces/acme/pods/first" => (200, pod("acme", "first", 4, 1, None)),
+        _ => refusal(403, "forbidden"),
+    });
+    let args = ExplainPodArgs { name: "first".into(), namespace: None, output: Output::Table };
+    let explanation = explanation(&access, &args).await.unwrap();
+    assert_eq!(explanation.tenant.as_deref(), Some("acme"));
+    let missing = explanation.missing_rights;
+    assert!(missing.contains(&"get tenantquotas.fairlead.dev acme".to_owned()), "{missing:?}");
+}
+
+#[test]
+fn an_ended_pod_holds_what_is_not_given_back_yet() {
+    let mut ended = pod("acme", "done", 4, 1, Some("n1"));
+    ended["status"] = json!({ "phase": "Succeeded" });
+    let mut reservation = json!({ "podUID": "uid-done", "namespace": "acme", "name": "done",
+        "reservedAt": "2026-01-01T00:01:01Z", "cpus": "0-3", "containers": [ { "name": "main", "cpus": "0-3" } ],
+        "memory": [ { "numaNode": 0, "bytes": 1 << 30 } ] });
+    let summary = |reservations: &Value| {
+        let explanation = explained(&ended, Some(&cluster(std::slice::from_ref(&ended), reservations)));
+        assert_eq!(explanation.state, State::Ended);
+        explanation.summary
+    };
+    assert_eq!(summary(&json!([reservation])), "has ended; its CPUs 0-3 on node n1 are not given back yet");
+    assert_eq!(summary(&json!([])), "has ended and holds nothing any more");
+    reservation["cpus"] = json!("3-");
+    assert!(summary(&json!([reservation])).contains("cannot be read"));
+    assert_eq!(explained(&ended, None).summary, "has ended", "nothing is claimed that was not looked at");
+}
+
+#[test]
+fn what_depends_on_the_operators_window_is_not_guessed() {
+    let mut vast = pod("acme", "vast", 90, 1, None);
     let snapshot = cluster(std::slice::from_ref(&vast), &json!([]));
+    let explanation = explained(&vast, Some(&snapshot));
+    assert_eq!(explanation.waiting.unwrap().reason, "NotJudgedYet");
+    vast["status"] = json!({ "conditions": [ { "type": "fairlead.dev/Released", "status": "False",
+        "reason": "WaitingForCapacity", "message": "asks for 90 cpu", "lastTransitionTime": "2026-01-01T00:01:30Z" } ] });
     let explanation = explained(&vast, Some(&snapshot));
     assert_eq!(explanation.waiting.unwrap().reason, "WaitingForCapacity");
     assert!(explanation.next[0].contains("add nodes"), "{:?}", explanation.next);

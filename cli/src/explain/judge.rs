@@ -84,6 +84,24 @@ pub(super) fn placed(inputs: &Inputs<'_>, wish: &PodWish, view: Option<&PodView>
     explanation.next.push("nothing: it keeps its place until it ends".into());
 }
 
+pub(super) fn ended(inputs: &Inputs<'_>, wish: &PodWish, view: Option<&PodView>, explanation: &mut Explanation) {
+    let Some(snapshot) = inputs.snapshot else {
+        explanation.summary = "has ended".into();
+        return;
+    };
+    if let Some((node, held)) = snapshot.nodes.iter().find_map(|node| Some((node, node.held_by(&wish.id.uid)?))) {
+        explanation.summary = format!("has ended; its CPUs {} on node {} are not given back yet", held.cpus, node.name);
+        explanation.next.push("the extender gives them back; until then no other pod gets them".into());
+        return;
+    }
+    let node = view.and_then(|view| view.node.as_deref()).and_then(|name| snapshot.node_named(name));
+    let unreadable = node.filter(|node| node.placement.as_ref().is_some_and(|placement| !placement.readable));
+    explanation.summary = match unreadable {
+        Some(node) => format!("has ended; NodePlacement {} cannot be read for what it may still hold", node.name),
+        None => "has ended and holds nothing any more".into(),
+    };
+}
+
 fn why_shared(wish: &PodWish, scheduler: &str) -> String {
     match (&wish.exclusive, scheduler == keys::SCHEDULER_NAME) {
         (None, _) => {

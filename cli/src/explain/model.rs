@@ -46,6 +46,7 @@ pub(super) struct Explanation {
     pub(super) name: String,
     pub(super) uid: String,
     pub(super) scheduler: String,
+    /// Absent: of no tenant, or (with missing rights) not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tenant: Option<String>,
     pub(super) state: State,
@@ -175,10 +176,11 @@ pub(super) fn explain(inputs: &Inputs<'_>) -> Explanation {
     let pod = inputs.pod;
     let wish = PodWish::of(pod);
     let view = PodView::of(pod);
-    let tenant = inputs
-        .snapshot
-        .and_then(|snapshot| snapshot.tenant_of_namespace(&wish.id.namespace).map(str::to_owned))
-        .or_else(|| inputs.quota.and_then(|quota| quota.metadata.name.clone()));
+    let tenant = match inputs.snapshot {
+        Some(snapshot) => snapshot.tenant_of_namespace(&wish.id.namespace),
+        None => labelled_tenant(pod),
+    };
+    let tenant = tenant.map(str::to_owned);
     let state = state(view.as_ref());
     let mut explanation = Explanation {
         namespace: wish.id.namespace.clone(),
@@ -215,7 +217,7 @@ pub(super) fn explain(inputs: &Inputs<'_>) -> Explanation {
                 explanation.namespace, explanation.name
             ));
         }
-        State::Ended => explanation.summary = "has ended and holds nothing any more".into(),
+        State::Ended => judge::ended(inputs, &wish, view.as_ref(), &mut explanation),
     }
     explanation
 }
@@ -234,6 +236,12 @@ fn state(view: Option<&PodView>) -> State {
 fn exclusive(wish: &PodWish) -> Vec<ExclusiveCpus> {
     let containers = wish.exclusive.iter().flat_map(|wanted| &wanted.containers);
     containers.map(|wanted| ExclusiveCpus { container: wanted.name.clone(), cpus: wanted.cpus }).collect()
+}
+
+/// The tenant that the pod was created for: as near as who sees the pod alone can come.
+pub(super) fn labelled_tenant(pod: &Pod) -> Option<&str> {
+    let label = pod.metadata.labels.as_ref()?.get(keys::TENANT_LABEL)?;
+    Some(label.as_str()).filter(|tenant| !tenant.is_empty())
 }
 
 /// A condition of the pod.

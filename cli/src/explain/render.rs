@@ -8,7 +8,11 @@ const MOST_NODES: usize = 12;
 
 pub(super) fn text(explanation: &Explanation) -> String {
     let mut out = String::new();
-    let tenant = explanation.tenant.as_ref().map_or("of no tenant".to_owned(), |tenant| format!("tenant {tenant}"));
+    let tenant = match &explanation.tenant {
+        Some(tenant) => format!("tenant {tenant}"),
+        None if explanation.missing_rights.is_empty() => "of no tenant".to_owned(),
+        None => "tenant not known".to_owned(),
+    };
     field(&mut out, "Pod", &format!("{}/{} ({tenant})", explanation.namespace, explanation.name));
     field(&mut out, "State", &explanation.summary);
     if let Some(waiting) = &explanation.waiting {

@@ -6,18 +6,21 @@ use fairlead_crds::keys;
 use fairlead_fairshare::{HARD_PERCENT, PODS, Refusal, ReleaseInput, WaitReason, first_refusal, line, plan};
 use std::collections::BTreeSet;
 
-/// The line does not depend on the window but for pods larger than the whole cluster; this is the chart's default.
+/// The window is the operator's alone. The line hardly depends on it, and what does depend on it is never told as a
+/// reason (see `computed`); this is the chart's default.
 const WINDOW_PERCENT: u32 = 20;
 
 /// Spelled as [`WaitReason::as_str`] does.
 const NO_CAPACITY: &str = "WaitingForCapacity";
 
 pub(super) fn for_release(inputs: &Inputs<'_>, wish: &PodWish, explanation: &mut Explanation) {
-    let Some(tenant) = explanation.tenant.clone() else {
+    if explanation.tenant.is_none() && inputs.snapshot.is_some() {
         explanation.summary = format!("has the gate {}, but its namespace is in no TenantQuota", keys::QUOTA_GATE);
         explanation.next.push(format!("name the namespace {} in a TenantQuota, or delete the pod", wish.id.namespace));
         return;
-    };
+    }
+    // Without a snapshot it may be unknown, and nothing below looks anything up by it.
+    let tenant = explanation.tenant.clone().unwrap_or_default();
     let mut waiting = reason(inputs, wish, &tenant);
     if let Some(input) = inputs.snapshot.map(release_input) {
         let line = line(&input);
@@ -33,7 +36,7 @@ pub(super) fn for_release(inputs: &Inputs<'_>, wish: &PodWish, explanation: &mut
     explanation.waiting = Some(waiting);
 }
 
-/// What the operator wrote; else what its rules say now.
+/// What the operator wrote; else what its rules say now, where they do not depend on its window.
 fn reason(inputs: &Inputs<'_>, wish: &PodWish, tenant: &str) -> Waiting {
     let blank = Waiting {
         reason: String::new(),
@@ -65,7 +68,9 @@ fn computed(snapshot: &Snapshot, wish: &PodWish, tenant: &str) -> Option<WaitRea
         return Some(WaitReason::Misconfigured { fault });
     }
     let plan = plan(&release_input(snapshot));
-    plan.waiting.into_iter().find(|waiting| waiting.uid == wish.id.uid).map(|waiting| waiting.reason)
+    let reason = plan.waiting.into_iter().find(|waiting| waiting.uid == wish.id.uid)?.reason;
+    let of_the_window = matches!(reason, WaitReason::WaitingForCapacity { .. } | WaitReason::WaitingForFairShareTurn);
+    (!of_the_window).then_some(reason)
 }
 
 /// The input of the order of release, from what the pods show.

@@ -80,8 +80,8 @@ mod tests {
         assert_eq!(state(&pool(&json!({ "conditions": good }))), "ok");
         let limited = [good[0].clone(), condition("LimitedByQuota", "True", "HardLimitReached")];
         assert_eq!(state(&pool(&json!({ "conditions": limited }))), "HardLimitReached");
-        let unknown = [condition("QueueKnown", "False", "ConnectionRefused"), limited[1].clone()];
-        assert_eq!(state(&pool(&json!({ "conditions": unknown }))), "ConnectionRefused");
+        let unknown = [condition("QueueKnown", "Unknown", "Unreachable"), limited[1].clone()];
+        assert_eq!(state(&pool(&json!({ "conditions": unknown }))), "Unreachable");
     }
 
     #[test]
