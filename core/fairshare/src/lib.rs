@@ -9,9 +9,11 @@ mod pass;
 pub mod protocol;
 mod reason;
 mod share;
+mod turns;
 
 pub use entitlement::{MAX_WEIGHT, TenantDemand, base, entitlements};
 pub use limit::{HARD_PERCENT, PODS, Refusal, ResourceVector, admits, first_refusal, max_admissible, max_more};
 pub use order::{PendingPod, Release, ReleaseInput, ReleasePlan, TenantInput, Waiting, line, plan};
 pub use reason::WaitReason;
 pub use share::{Dominant, Share, dominant};
+pub use turns::Turns;

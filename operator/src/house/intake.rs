@@ -83,6 +83,9 @@ impl House {
         self.dirty = true;
         match answer {
             Ok(Answer::Protocol(report)) => {
+                if matches!(report.event, Event::Ungated { .. }) {
+                    self.turns.ended(&report.tenant);
+                }
                 if let Some(desk) = self.desks.get_mut(&report.tenant) {
                     for (uid, place) in report.places {
                         desk.place(uid, place);
@@ -153,16 +156,37 @@ impl House {
             }
         }
         self.stamp_refused.clear();
+        self.turns.tick();
+        self.send_due();
     }
 
     /// Tells a tenant's protocol what happened and sends out what it asks for.
     pub(super) fn tell(&mut self, tenant: &str, event: &Event) {
-        let Some(desk) = self.desks.get_mut(tenant) else { return };
-        for request in desk.tell(event) {
-            let Some(errand) = self.errand(tenant, request) else { continue };
-            let courier = self.courier.clone();
-            self.answers.spawn(async move { Answer::Protocol(courier.carry(errand).await) });
+        if let Some(desk) = self.desks.get_mut(tenant) {
+            for request in desk.tell(event) {
+                match self.errand(tenant, request) {
+                    Some(errand @ Errand::Ungate { .. }) => self.turns.hold(tenant, errand),
+                    Some(errand) => self.send(errand),
+                    None => {}
+                }
+            }
         }
+        if matches!(event, Event::StepDown) {
+            self.turns.forget(tenant);
+        }
+        self.send_due();
+    }
+
+    /// Sends the gate removals whose turn has come.
+    fn send_due(&mut self) {
+        for errand in self.turns.due() {
+            self.send(errand);
+        }
+    }
+
+    fn send(&mut self, errand: Errand) {
+        let courier = self.courier.clone();
+        self.answers.spawn(async move { Answer::Protocol(courier.carry(errand).await) });
     }
 
     fn errand(&self, tenant: &str, request: Request) -> Option<Errand> {

@@ -19,9 +19,10 @@ use crate::objects::Objects;
 use crate::release::carry::Courier;
 use crate::release::conditions::Telling;
 use crate::release::desk::Desk;
-use crate::release::errand::Report;
+use crate::release::errand::{Errand, Report};
 use crate::view::View;
 use fairlead_cluster::Model;
+use fairlead_fairshare::Turns;
 use fairlead_fairshare::protocol::{Uid, Version};
 use fairlead_runtime::{LeaseState, Pulse};
 use serde_json::Value;
@@ -78,6 +79,8 @@ pub struct House {
     desks: BTreeMap<String, Desk>,
     /// Namespace to tenant, as of the last pass.
     claims: BTreeMap<String, String>,
+    /// Gate removals that wait for earlier ones of other tenants.
+    turns: Turns<Errand>,
     telling: Telling,
     /// Stamps under way, and the version of those that were refused.
     stamping: BTreeSet<Uid>,
@@ -113,6 +116,7 @@ impl House {
             objects: Objects::default(),
             desks: BTreeMap::new(),
             claims: BTreeMap::new(),
+            turns: Turns::default(),
             telling: Telling::default(),
             stamping: BTreeSet::new(),
             stamp_refused: BTreeMap::new(),

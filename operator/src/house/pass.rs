@@ -73,7 +73,14 @@ impl House {
                 _ => anew.push(Desk::new(owner, tenant.namespaces.clone())),
             }
         }
-        self.desks.retain(|name, _| snapshot.tenants.contains_key(name));
+        let turns = &mut self.turns;
+        self.desks.retain(|name, _| {
+            let stays = snapshot.tenants.contains_key(name);
+            if !stays {
+                turns.forget(name);
+            }
+            stays
+        });
         self.claims = claims;
         for desk in anew {
             let name = desk.owner.name.clone();
@@ -110,6 +117,7 @@ impl House {
             // A condition is being written: its answer wakes the next pass, which finds the new version.
             if !self.telling.is_writing(&release.uid) {
                 wants.entry(&release.tenant).or_default().push(release.uid.as_str().into());
+                self.turns.decided(&release.tenant);
             }
         }
         for (tenant, uids) in wants {
@@ -118,6 +126,9 @@ impl House {
                 facts.in_flight += uids.len();
             }
             self.tell(tenant, &Event::Want { uids });
+        }
+        for (tenant, desk) in &self.desks {
+            self.turns.stands(tenant, desk.state().in_flight());
         }
     }
 

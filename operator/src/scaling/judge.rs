@@ -6,7 +6,7 @@ use fairlead_crds::conditions::Wanted;
 use fairlead_crds::keys::{condition, reason};
 use fairlead_crds::worker_pool::Backlog as WireBacklog;
 use fairlead_crds::{WorkerPool, WorkerPoolSpec, WorkerPoolStatus};
-use fairlead_scaling::{Backlog, Decision, Limit, PoolConfig, UnknownReason};
+use fairlead_scaling::{Backlog, Decision, Limit, PoolConfig};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -140,8 +140,7 @@ fn scaling_active(findings: &Findings<'_>) -> Wanted {
 fn queue_known(findings: &Findings<'_>) -> Wanted {
     let (status, why) = match findings.backlog {
         Backlog::Known { .. } => (Some(true), reason::AS_EXPECTED),
-        Backlog::Unknown { why: UnknownReason::NotAskedYet } => (None, UnknownReason::NotAskedYet.as_str()),
-        Backlog::Unknown { why } => (Some(false), why.as_str()),
+        Backlog::Unknown { why } => (None, why.as_str()),
     };
     let message = findings.queue_message.to_owned();
     Wanted { type_: condition::QUEUE_KNOWN, status, reason: why.to_owned(), message }
@@ -236,7 +235,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fairlead_scaling::Terms;
+    use fairlead_scaling::{Terms, UnknownReason};
     use serde_json::json;
 
     fn pool(name: &str, created: &str, target: &str) -> (PoolKey, Arc<WorkerPool>) {
@@ -295,7 +294,7 @@ mod tests {
         assert_eq!(brief(&found), [yes("AsExpected"), yes("AsExpected"), yes("HardLimitReached")]);
         found.backlog = Backlog::Unknown { why: UnknownReason::SecretNotGranted };
         found.tenancy = Tenancy::None;
-        assert_eq!(brief(&found), [no("QueueUnknown"), no("SecretNotGranted"), no("NoTenant")]);
+        assert_eq!(brief(&found), [no("QueueUnknown"), (None, "SecretNotGranted".to_owned()), no("NoTenant")]);
         found.refusal = Some(Refusal::no(reason::SCALE_CONFLICT, "x"));
         assert_eq!(brief(&found)[0], no("ScaleConflict"));
         let free = decision(Some(Limit::Max));
