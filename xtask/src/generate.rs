@@ -59,7 +59,10 @@ fn kinds(checkout: &Checkout) -> Result<Vec<Generated>> {
     let mut out = Vec::new();
     for entry in document["crds"].as_array().context("crdgen printed no crds")? {
         let name = entry["name"].as_str().context("a CRD without name")?;
-        let yaml = serde_saphyr::to_string(&entry["crd"])?;
+        let mut crd = entry["crd"].clone();
+        // With its kind every object would go: an uninstalled chart leaves both.
+        crd["metadata"]["annotations"]["helm.sh/resource-policy"] = "keep".into();
+        let yaml = serde_saphyr::to_string(&crd)?;
         if yaml.contains("{{") {
             bail!("{name}: helm would take {{{{ in a description for a template");
         }
@@ -75,13 +78,7 @@ fn metrics(checkout: &Checkout) -> Result<Generated> {
     let mut page = format!("# Metrics\n\n{NOTE}\n\nEach process serves them as `/metrics` on its admin port.\n");
     for room in ROOMS {
         let name = format!("{room}-metrics");
-        let rows = if checkout.root.join(room).join("examples").join(format!("{name}.rs")).is_file() {
-            read(&mut checkout.command(example(checkout, &name).as_os_str()))?
-        } else {
-            // Examples of one name overwrite each other in the target folder: those are asked for by package.
-            let package = format!("fairlead-{room}");
-            read(&mut checkout.cargo(&["run", "--quiet", "--package", &package, "--example", "metrics"]))?
-        };
+        let rows = read(&mut checkout.command(example(checkout, &name).as_os_str()))?;
         page.push_str(&format!("\n## fairlead-{room}\n\n| metric | type | meaning |\n|---|---|---|\n{rows}"));
     }
     Ok(("docs/reference/metrics.md".into(), page))

@@ -11,9 +11,10 @@ mod tidy;
 mod tiers;
 mod upstream;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 use crate::shell::Checkout;
@@ -77,6 +78,9 @@ fn run() -> Result<ExitCode> {
     let checkout = Checkout::find()?;
     match Arguments::parse().command {
         Command::Demo { script } => {
+            if !script && !std::io::stdout().is_terminal() {
+                bail!("the view needs a terminal: `cargo xtask demo --script` tells the story without one");
+            }
             let mut arguments = vec!["demo"];
             arguments.extend(script.then_some("--script"));
             return Err(cluster::exec(&checkout, &arguments)?);

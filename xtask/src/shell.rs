@@ -1,6 +1,6 @@
 //! The checkout's folders, and commands that fail loudly.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -17,7 +17,13 @@ impl Checkout {
     /// The checkout that this program was built from.
     pub(crate) fn find() -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().context("the checkout is gone")?;
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
+        // Asked from where we were started: a relative CARGO_TARGET_DIR is relative to that.
+        let mut metadata = Command::new(cargo());
+        metadata
+            .args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path"])
+            .arg(root.join("Cargo.toml"));
+        let metadata: serde_json::Value = serde_json::from_str(&read(&mut metadata)?).context("cargo metadata")?;
+        let target = metadata["target_directory"].as_str().context("cargo metadata names no target_directory")?.into();
         Ok(Self { root, target })
     }
 
@@ -28,8 +34,9 @@ impl Checkout {
 
     /// `cargo` with arguments, at the root.
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = self.command(&cargo);
+        let mut command = self.command(&cargo());
+        // A relative one would mean another folder at the root.
+        command.env("CARGO_TARGET_DIR", &self.target);
         command.args(arguments);
         command
     }
@@ -51,6 +58,10 @@ impl Checkout {
         command.current_dir(&self.root);
         command
     }
+}
+
+fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 /// How a command reads to a person.

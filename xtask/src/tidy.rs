@@ -116,7 +116,7 @@ pub(crate) fn tidy(checkout: &Checkout) -> Result<()> {
         .iter()
         .filter_map(|package| Some((package.name.as_str(), package.links.as_deref()?)))
         .collect();
-    for name in graph(checkout, "xtask")? {
+    for (name, _) in graph(checkout, "xtask")? {
         if let Some(library) = links.get(name.as_str()) {
             findings
                 .push(format!("xtask: uses {name}, which links {library}; it must build before anything is installed"));
@@ -172,15 +172,15 @@ fn tls(metadata: &Metadata) -> Vec<String> {
     findings
 }
 
-/// Names (with versions) of the crates that a package's binary is made of.
-fn graph(checkout: &Checkout, package: &str) -> Result<BTreeSet<String>> {
+/// Names and versions of the crates that a package's binary is made of: two versions of one crate are two.
+fn graph(checkout: &Checkout, package: &str) -> Result<BTreeSet<(String, String)>> {
     let arguments = ["tree", "--package", package, "--edges", "normal", "--prefix", "none", "--format", "{p}"];
     let text = read(&mut checkout.cargo(&arguments))?;
     let crates = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();
         Some((words.next()?.to_owned(), words.next()?.to_owned()))
     });
-    Ok(crates.collect::<BTreeSet<_>>().into_iter().map(|(name, _)| name).collect())
+    Ok(crates.collect())
 }
 
 fn files(checkout: &Checkout) -> Result<Vec<String>> {

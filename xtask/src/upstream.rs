@@ -1,5 +1,6 @@
 //! Builds the genuine parts from pinned Go modules, each once.
 
+use std::fs::{File, TryLockError};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -42,6 +43,7 @@ pub(crate) fn build(checkout: &Checkout, names: &[&str]) -> Result<()> {
     let stamps = checkout.target.join("upstream/stamps");
     std::fs::create_dir_all(&stamps)?;
     std::fs::create_dir_all(checkout.upstream_bin())?;
+    let _alone = lock(&checkout.target.join("upstream/lock"))?;
     let mut stale = Vec::new();
     for part in PARTS.iter().filter(|part| names.contains(&part.name)) {
         let wanted = stamp(checkout, part, &go_version)?;
@@ -58,6 +60,20 @@ pub(crate) fn build(checkout: &Checkout, names: &[&str]) -> Result<()> {
         std::fs::write(file, wanted)?;
     }
     Ok(())
+}
+
+/// Two builds at once would rename each other's files away. The lock ends with the file, also when we are killed.
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("{}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            eprintln!("another cargo xtask is building the genuine parts: waiting for it");
+            file.lock().with_context(|| format!("lock {}", path.display()))?;
+        }
+        Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("lock {}", path.display())),
+    }
+    Ok(file)
 }
 
 /// All that decides what the binary is; kept whole, as nothing is shorter and surer.
