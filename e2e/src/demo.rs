@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,9 @@ const KUBECTL_LIMIT: Duration = Duration::from_secs(120);
 const EXAMPLE_REDIS: &str = "redis.example.com:6379";
 /// Password of the queue in `examples/`.
 const EXAMPLE_PASSWORD: &str = "change-me";
+
+/// Folders of the objects that the story applies: what a user would start from, and what only the story needs.
+const OBJECTS: [&str; 2] = ["examples", "e2e/scenery"];
 
 /// The bed as the story sees it.
 pub struct Stage<'a> {
@@ -34,13 +37,14 @@ impl<'a> Stage<'a> {
         let redis = bed.redis.as_ref().context("the story needs a bed with a queue")?;
         let examples = bed.dir.join("examples");
         std::fs::create_dir_all(&examples)?;
-        let from = bed.parts.root.join("examples");
-        for entry in std::fs::read_dir(&from).with_context(|| format!("reading {}", from.display()))? {
-            let path = entry?.path();
-            let (Some(name), true) = (path.file_name(), path.is_file()) else { continue };
-            let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-            let text = text.replace(EXAMPLE_REDIS, &redis.address()).replace(EXAMPLE_PASSWORD, redis.password());
-            std::fs::write(examples.join(name), text)?;
+        for from in OBJECTS.map(|folder| bed.parts.root.join(folder)) {
+            for entry in std::fs::read_dir(&from).with_context(|| format!("reading {}", from.display()))? {
+                let path = entry?.path();
+                let (Some(name), true) = (path.file_name(), path.is_file()) else { continue };
+                let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+                let text = text.replace(EXAMPLE_REDIS, &redis.address()).replace(EXAMPLE_PASSWORD, redis.password());
+                std::fs::write(examples.join(name), text)?;
+            }
         }
         Ok(Self { bed, examples })
     }
@@ -80,39 +84,55 @@ pub async fn demo(script: bool) -> Result<()> {
         bed = Bed::start(Options::new("demo")) => bed?,
         () = stop.cancelled() => bail!("ended before the cluster was up"),
     };
-    let told = tokio::select! {
-        told = tell(&bed, script, &stop) => told,
-        () = stop.cancelled(), if script => Err(anyhow!("ended before the last milestone")),
-    };
-    let told = told.map_err(|error| keep_logs(&bed, error));
+    let told = tell(&bed, script, &stop).await.map_err(|error| keep_logs(&bed, error));
     bed.stop().await?;
     told
 }
 
 async fn tell(bed: &Bed, script: bool, stop: &CancellationToken) -> Result<()> {
-    bed.install_fairlead(&release::values(bed)).await?;
-    let stage = Stage::new(bed)?;
-    let play = Play::start(&stage).await?;
-    if script {
-        Lines.progress("the story begins");
-        return story::run(&stage, &play, &Lines, Duration::ZERO).await;
+    let prepare = async {
+        bed.install_fairlead(&release::values(bed)).await?;
+        let stage = Stage::new(bed)?;
+        let play = Play::start(&stage).await?;
+        anyhow::Ok((stage, play))
+    };
+    let (stage, play) = tokio::select! {
+        ready = prepare => ready?,
+        () = stop.cancelled() => bail!("ended before Fairlead was installed"),
+    };
+    if !script {
+        return draw(&stage, &play, stop).await;
     }
+    Lines.progress("the story begins");
+    tokio::select! {
+        told = story::run(&stage, &play, &Lines, Duration::ZERO) => told,
+        () = stop.cancelled() => bail!("ended before the last milestone"),
+    }
+}
+
+/// Plays on the terminal until somebody ends it; what is drawn stays when the story is over.
+async fn draw(stage: &Stage<'_>, play: &Play, stop: &CancellationToken) -> Result<()> {
     let log = Log::default();
     let done = CancellationToken::new();
     let drawing = {
         let (world, log, stop, done) = (play.world.clone(), log.clone(), stop.clone(), done.clone());
         tokio::task::spawn_blocking(move || view::draw(&world, &log, &stop, &done))
     };
-    let told = tokio::select! {
-        told = story::run(&stage, &play, &log, Duration::ZERO) => {
-            match &told {
-                Ok(()) => log.progress("the story is told; q or Ctrl-C ends everything"),
-                Err(error) => log.progress(&format!("{error:#}")),
-            }
-            stop.cancelled().await;
-            told
+    tokio::pin!(drawing);
+    let story = async {
+        let told = story::run(stage, play, &log, Duration::ZERO).await;
+        match &told {
+            Ok(()) => log.progress("the story is told; q or Ctrl-C ends everything"),
+            Err(error) => log.progress(&format!("{error:#}")),
         }
+        stop.cancelled().await;
+        told
+    };
+    let told = tokio::select! {
+        told = story => told,
         () = stop.cancelled() => Ok(()),
+        // It ends by itself only when it cannot draw.
+        drawn = &mut drawing => return drawn.context("drawing the view")?,
     };
     done.cancel();
     drawing.await.context("drawing the view")??;

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bed::{Bed, Options, identity, is_alive};
+use crate::demo::Stage;
 use crate::parts::Parts;
 use crate::release;
+use crate::story::Scene as _;
 
 const START_LIMIT: Duration = Duration::from_secs(420);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -22,8 +24,16 @@ const SUPERVISE: &str = "supervise";
 struct State {
     /// See [`identity`].
     supervisor: String,
-    kubeconfig: Option<PathBuf>,
+    ready: Option<Ready>,
+}
+
+/// What a user of the cluster needs.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ready {
+    kubeconfig: PathBuf,
     redis: Option<String>,
+    /// The example objects with the addresses of this cluster.
+    examples: PathBuf,
 }
 
 fn state_file(parts: &Parts) -> PathBuf {
@@ -37,8 +47,7 @@ pub async fn up() -> Result<()> {
     if let Some(state) = read(&file)
         && alive(&state)
     {
-        let kubeconfig = state.kubeconfig.context("a cluster is being started; `down` ends it")?;
-        print_env(&parts, &kubeconfig, state.redis.as_deref());
+        print_env(&parts, &state.ready.context("a cluster is being started; `down` ends it")?);
         return Ok(());
     }
     let log = parts.target.join("bed/up.log");
@@ -55,10 +64,10 @@ pub async fn up() -> Result<()> {
     let mut interrupted = signal(SignalKind::interrupt())?;
     loop {
         shown = show_new(&log, shown);
-        if let Some(State { kubeconfig: Some(kubeconfig), redis, supervisor }) = read(&file)
+        if let Some(State { ready: Some(ready), supervisor }) = read(&file)
             && is_alive(&supervisor)
         {
-            print_env(&parts, &kubeconfig, redis.as_deref());
+            print_env(&parts, &ready);
             return Ok(());
         }
         tokio::select! {
@@ -108,31 +117,40 @@ pub async fn supervise() -> Result<()> {
     let parts = Parts::find()?;
     let file = state_file(&parts);
     let supervisor = identity(std::process::id())?;
-    write(&file, &State { supervisor: supervisor.clone(), kubeconfig: None, redis: None })?;
+    write(&file, &State { supervisor: supervisor.clone(), ready: None })?;
     let (mut ended, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let hold = async {
-        let bed = Bed::start(Options::new("up")).await?;
-        if let Err(error) = bed.install_fairlead(&release::values(&bed)).await {
-            bed.stop().await?;
-            return Err(error);
-        }
-        let redis = bed.redis.as_ref().map(|redis| format!("redis://:{}@{}/", redis.password(), redis.address()));
-        write(&file, &State { supervisor, kubeconfig: Some(bed.kubeconfig()), redis })?;
-        Ok(bed)
+    let mut stop = async || tokio::select! { _ = ended.recv() => {}, _ = interrupted.recv() => {} };
+    let bed = tokio::select! {
+        bed = Bed::start(Options::new("up")) => bed,
+        () = stop() => Err(anyhow!("ended before the cluster was up")),
     };
-    tokio::pin!(hold);
-    let result = tokio::select! {
-        bed = &mut hold => match bed {
-            Ok(bed) => {
-                tokio::select! { _ = ended.recv() => {}, _ = interrupted.recv() => {} }
-                bed.stop().await
+    let result = match bed {
+        Ok(bed) => {
+            let prepared = tokio::select! {
+                prepared = prepare(&bed) => prepared,
+                () = stop() => Err(anyhow!("ended before Fairlead was installed")),
+            };
+            let held = match prepared {
+                Ok(ready) => write(&file, &State { supervisor, ready: Some(ready) }),
+                Err(error) => Err(error),
+            };
+            if held.is_ok() {
+                stop().await;
             }
-            Err(error) => Err(error),
-        },
-        _ = ended.recv() => Ok(()),
+            let stopped = bed.stop().await;
+            held.and(stopped)
+        }
+        Err(error) => Err(error),
     };
     remove(&file)?;
     result
+}
+
+async fn prepare(bed: &Bed) -> Result<Ready> {
+    bed.install_fairlead(&release::values(bed)).await?;
+    let stage = Stage::new(bed)?;
+    let redis = bed.redis.is_some().then(|| stage.redis_url());
+    Ok(Ready { kubeconfig: bed.kubeconfig(), redis, examples: stage.examples() })
 }
 
 async fn terminate(child: &mut tokio::process::Child) -> Result<()> {
@@ -176,11 +194,12 @@ fn show_new(log: &Path, shown: usize) -> usize {
 }
 
 #[allow(clippy::print_stdout, reason = "the answer that a shell evaluates")]
-fn print_env(parts: &Parts, kubeconfig: &Path, redis: Option<&str>) {
+fn print_env(parts: &Parts, ready: &Ready) {
     // kubectl, and our plugin for it.
     println!("export PATH={}:{}:$PATH", parts.upstream.display(), parts.binaries.display());
-    println!("export KUBECONFIG={}", kubeconfig.display());
-    if let Some(redis) = redis {
+    println!("export KUBECONFIG={}", ready.kubeconfig.display());
+    if let Some(redis) = &ready.redis {
         println!("export REDIS_URL={redis}");
     }
+    eprintln!("examples with the addresses of this cluster: kubectl apply -f {}", ready.examples.display());
 }

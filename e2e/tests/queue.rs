@@ -33,14 +33,14 @@ async fn apply(bed: &Bed, object: &Value) {
     bed.kubectl.run_with(&["apply", "-f", "-"], Some(&object.to_string()), LIMIT).await.unwrap();
 }
 
-/// Waits until the queue's condition is not True for exactly this reason; gives the message.
+/// Waits until the queue's condition is Unknown for exactly this reason; gives the message.
 async fn unknown(bed: &Bed, reason: &str) -> String {
     let pools: Api<WorkerPool> = Api::namespaced(bed.client.clone(), NAMESPACE);
-    eventually(&format!("QueueKnown is not True: {reason}"), LIMIT, || async {
+    eventually(&format!("QueueKnown is Unknown: {reason}"), LIMIT, || async {
         let conditions = pools.get("w").await?.status.unwrap_or_default().conditions;
         let known = conditions.iter().find(|c| c.type_ == "QueueKnown");
         Ok(match known {
-            Some(c) if c.status != "True" && c.reason == reason => Seen::Yes(c.message.clone()),
+            Some(c) if c.status == "Unknown" && c.reason == reason => Seen::Yes(c.message.clone()),
             _ => Seen::NotYet(format!("{conditions:?}")),
         })
     })

@@ -34,11 +34,12 @@ async fn upgrade_failover_and_uninstall() {
     let before = pids(&bed, "fairlead-operator");
     values["logging"] = json!({ "level": "debug" });
     bed.upgrade_fairlead(&values).await.unwrap();
-    let after = pids(&bed, "fairlead-operator");
-    assert!(
-        after.is_disjoint(&before) && after.len() == 2,
-        "an upgrade must restart the operators: {before:?} {after:?}"
-    );
+    eventually("an upgrade restarts both operators", LIMIT, || async {
+        let after = pids(&bed, "fairlead-operator");
+        Ok(seen(after.is_disjoint(&before) && after.len() == 2, format!("before {before:?}, now {after:?}")))
+    })
+    .await
+    .unwrap();
     explains_and_tops(&bed).await;
     uninstall_by_the_hook_alone(&bed).await;
     bed.stop().await.unwrap();

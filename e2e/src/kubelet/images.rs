@@ -11,19 +11,15 @@ pub(crate) fn program(parts: &Parts, image: &str, command: Option<&str>) -> Resu
     let repository = image.split('@').next().unwrap_or(image);
     let last = repository.rsplit('/').next().unwrap_or(repository);
     let name = last.split(':').next().unwrap_or(last);
-    let entrypoint = match name {
-        "fairlead-cli" => "kubectl-fairlead",
-        other => other,
-    };
     if let Some(command) = command {
         let asked = Path::new(command).file_name().and_then(|name| name.to_str()).unwrap_or(command);
-        if asked != entrypoint {
-            bail!("image {image} has no program {command}: the harness knows {entrypoint} for it");
+        if asked != name {
+            bail!("image {image} has no program {command}: the harness knows {name} for it");
         }
     }
-    match entrypoint {
-        "fairlead-extender" | "fairlead-operator" | "fairlead-agent" | "kubectl-fairlead" => parts.binary(entrypoint),
-        "kube-scheduler" => parts.upstream(entrypoint),
+    match name {
+        "fairlead-extender" | "fairlead-operator" | "fairlead-agent" | "kubectl-fairlead" => parts.binary(name),
+        "kube-scheduler" => parts.upstream(name),
         _ => bail!("image {image} is none that the harness can run"),
     }
 }
@@ -44,8 +40,8 @@ mod tests {
     #[test]
     fn repositories_with_ports_tags_and_digests() {
         let (dir, parts) = parts();
-        let cli =
-            program(&parts, "localhost:5000/fairlead/fairlead-cli:0.1.0", Some("/usr/bin/kubectl-fairlead")).unwrap();
+        let cli = program(&parts, "localhost:5000/fairlead/kubectl-fairlead:0.1.0", Some("/usr/bin/kubectl-fairlead"))
+            .unwrap();
         assert_eq!(cli, dir.path().join("kubectl-fairlead"));
         let scheduler = program(&parts, "example.org/kube-scheduler:v1@sha256:00", None).unwrap();
         assert_eq!(scheduler, dir.path().join("kube-scheduler"));

@@ -25,6 +25,8 @@ pub struct Line {
     pub group: &'static str,
     /// Thousandths of an order per second that one Ready pod takes.
     pub rate_milli: u64,
+    /// Orders waiting at which no more come: however long an outage lasts, the queue is worked off in bounded time.
+    pub most_waiting: u64,
 }
 
 /// Orders per second, changed while the load runs.
@@ -64,14 +66,15 @@ pub async fn create(redis: &mut MultiplexedConnection, line: &Line) -> anyhow::R
 }
 
 /// Adds orders at `rate` until the task is dropped.
-pub async fn generate(mut redis: MultiplexedConnection, line: Line, rate: Rate) {
+pub async fn generate(mut redis: MultiplexedConnection, line: Line, rate: Rate, world: Shared) {
     let mut owed = Owed::default();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
         let due = owed.take(rate.per_second() * 1000, Instant::now(), 5_000);
-        if due == 0 {
+        let full = world.lock().backlog(line.stream).is_some_and(|waiting| waiting >= line.most_waiting);
+        if due == 0 || full {
             continue;
         }
         let mut pipe = redis::pipe();

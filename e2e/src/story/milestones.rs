@@ -44,6 +44,12 @@ impl<'a> Milestones<'a> {
         Self { start: Instant::now(), world, teller, patience }
     }
 
+    /// Whether faults may happen: then only what must hold under faults is asked for.
+    #[must_use]
+    pub fn faults_may_happen(&self) -> bool {
+        !self.patience.is_zero()
+    }
+
     /// Reads the world as it is now.
     pub fn now<T>(&self, read: impl Fn(&World) -> T) -> T {
         read(&self.world.lock())
@@ -83,7 +89,7 @@ impl<'a> Milestones<'a> {
     /// Waits until `seen` gives a detail; fails with what `missing` says of the world when `within` has passed.
     ///
     /// # Errors
-    /// The time is up, or CPUs were held twice.
+    /// The time is up, CPUs were held twice, or a tenant was above its hard limit.
     pub async fn wait(
         &self,
         name: &str,
@@ -98,6 +104,9 @@ impl<'a> Milestones<'a> {
                 let world = self.world.lock();
                 if let Some(breach) = world.double_promises.first() {
                     bail!("milestone {name}: CPUs are held twice: {breach}");
+                }
+                if let Some(breach) = world.over_limit.first() {
+                    bail!("milestone {name}: above a hard limit: {breach}");
                 }
                 if let Some(detail) = seen(&world) {
                     drop(world);

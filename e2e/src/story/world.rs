@@ -2,7 +2,7 @@
 use fairlead_crds::keys;
 use fairlead_crds::placement::Placement;
 use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota, WorkerPool};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +25,8 @@ pub struct PodFacts {
     pub node: Option<String>,
     /// CPUs of its placement annotation.
     pub cpus: BTreeSet<u32>,
+    /// Whole CPUs that its containers have as limits.
+    pub cpus_asked: usize,
     /// Reason of the condition `fairlead.dev/Released`.
     pub reason: Option<String>,
     /// Phase Succeeded or Failed.
@@ -52,10 +54,16 @@ impl PodFacts {
                 .get(keys::PLACEMENT_ANNOTATION)
                 .map(|text| annotated_cpus(text))
                 .unwrap_or_default(),
+            cpus_asked: spec.map_or(0, cpus_asked),
             reason: conditions.iter().find(|c| c.type_ == keys::condition::RELEASED).and_then(|c| c.reason.clone()),
             terminal: matches!(status.and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed")),
         }
     }
+}
+
+fn cpus_asked(spec: &PodSpec) -> usize {
+    let limits = spec.containers.iter().filter_map(|container| container.resources.as_ref()?.limits.as_ref());
+    limits.filter_map(|limits| limits.get("cpu")?.0.parse::<usize>().ok()).sum()
 }
 
 /// CPUs of all containers of a placement annotation; empty if it is malformed.
@@ -103,8 +111,10 @@ pub struct World {
     pub double_promises: Vec<String>,
     /// Bound pods whose CPUs lie on more than one NUMA node.
     pub spread: Vec<String>,
-    /// Bound pods that should have had CPUs of their own and have none.
+    /// Bound pods that do not have exactly as many CPUs of their own as they ask for.
     pub unpinned: Vec<String>,
+    /// Every breach of I2 that was seen: a tenant with more released pods than its hard limit.
+    pub over_limit: Vec<String>,
     /// Undelivered and pending entries by stream, read from Redis.
     pub queues: BTreeMap<String, QueueFacts>,
     /// Objects processed since the start.
@@ -136,7 +146,22 @@ impl World {
         if newly_bound && !facts.terminal {
             self.judge_binding(&uid, &facts);
         }
+        let (namespace, counts) = (facts.namespace.clone(), !facts.gated && !facts.terminal);
         self.pods.insert(uid, facts);
+        if counts {
+            self.judge_limit(&namespace);
+        }
+    }
+
+    fn judge_limit(&mut self, namespace: &str) {
+        let quota = self.quotas.values().find(|quota| quota.spec.namespaces.iter().any(|named| named == namespace));
+        let Some(hard) = quota.and_then(|quota| quota.spec.concurrency.as_ref()).map(|limit| limit.hard) else {
+            return;
+        };
+        let released = self.released(namespace);
+        if usize::try_from(hard).is_ok_and(|hard| released > hard) {
+            self.over_limit.push(format!("{namespace} has {released} pods past the gate, its hard limit is {hard}"));
+        }
     }
 
     /// A pod is gone.
@@ -172,8 +197,9 @@ impl World {
 
     fn judge_binding(&mut self, uid: &str, facts: &PodFacts) {
         let Some(node) = &facts.node else { return };
-        if facts.cpus.is_empty() {
-            self.unpinned.push(format!("{}/{}", facts.namespace, facts.name));
+        if facts.cpus.len() != facts.cpus_asked {
+            let (name, asked, has) = (&facts.name, facts.cpus_asked, &facts.cpus);
+            self.unpinned.push(format!("{}/{name} asks for {asked} CPUs and has {has:?}", facts.namespace));
             return;
         }
         self.seen_pinned.insert(uid.to_owned());
@@ -194,6 +220,18 @@ impl World {
         if numa_nodes != 1 {
             self.spread.push(format!("{}/{} on {node}: {numa_nodes} NUMA nodes", facts.namespace, facts.name));
         }
+    }
+
+    /// Live bound pods whose CPUs are not in a reservation of theirs on their node.
+    #[must_use]
+    pub fn unreserved(&self) -> Vec<&str> {
+        let reserved = |uid: &str, pod: &PodFacts| {
+            let placement = pod.node.as_ref().and_then(|node| self.placements.get(node));
+            let mut own = placement.into_iter().flat_map(|p| &p.spec.reservations).filter(|r| r.pod_uid == uid);
+            own.any(|reservation| pod.cpus.is_subset(&cpu_list(&reservation.cpus).into_iter().collect()))
+        };
+        let live = self.pods.iter().filter(|(_, pod)| pod.node.is_some() && !pod.terminal);
+        live.filter(|(uid, pod)| !reserved(uid, pod)).map(|(_, pod)| pod.name.as_str()).collect()
     }
 
     /// Live pods of a tenant that are past the gate.
@@ -265,13 +303,14 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{from_value, json};
 
     fn bound(uid: &str, node: &str, cpus: &str) -> Pod {
         let placement = json!({ "containers": [{ "name": "worker", "cpus": cpus, "memoryNodes": "0" }] }).to_string();
         serde_json::from_value(json!({
             "metadata": { "uid": uid, "name": uid, "namespace": "shop", "annotations": { "fairlead.dev/placement": placement } },
-            "spec": { "nodeName": node, "containers": [] },
+            "spec": { "nodeName": node, "containers": [
+                { "name": "worker", "resources": { "limits": { "cpu": cpu_list(cpus).len().to_string() } } } ] },
         }))
         .unwrap()
     }
@@ -285,6 +324,44 @@ mod tests {
         assert!(world.double_promises.is_empty());
         world.pod(&bound("d", "n1", "7-8"));
         assert_eq!(world.double_promises.len(), 1);
+    }
+
+    #[test]
+    fn fewer_cpus_than_asked_for_are_not_exact_cpus() {
+        let mut world = World::default();
+        let mut pod = bound("a", "n1", "0-3");
+        let resources = pod.spec.as_mut().unwrap().containers[0].resources.as_mut().unwrap();
+        resources.limits = from_value(json!({ "cpu": "5" })).unwrap();
+        world.pod(&pod);
+        assert_eq!(world.unpinned.len(), 1);
+        assert!(world.seen_pinned.is_empty());
+    }
+
+    #[test]
+    fn cpus_outside_the_pods_own_reservation_are_told() {
+        let reservation = |uid: &str| json!({ "podUID": uid, "namespace": "shop", "name": uid, "reservedAt": "2026-01-01T00:00:00Z", "cpus": "0-3", "containers": [] });
+        let placement = |uid: &str| {
+            NodePlacement::new("n1", serde_json::from_value(json!({ "reservations": [reservation(uid)] })).unwrap())
+        };
+        let mut world = World::default();
+        world.pod(&bound("a", "n1", "0-3"));
+        assert_eq!(world.unreserved(), ["a"]);
+        world.placement(placement("other"));
+        assert_eq!(world.unreserved(), ["a"]);
+        world.placement(placement("a"));
+        assert!(world.unreserved().is_empty());
+    }
+
+    #[test]
+    fn more_pods_than_the_hard_limit_are_a_breach() {
+        let quota = json!({ "apiVersion": "fairlead.dev/v1alpha1", "kind": "TenantQuota", "metadata": { "name": "shop" },
+            "spec": { "namespaces": ["shop"], "concurrency": { "hard": 1 } } });
+        let mut world = World::default();
+        world.quotas.insert("shop".into(), serde_json::from_value(quota).unwrap());
+        world.pod(&bound("a", "n1", "0-3"));
+        assert!(world.over_limit.is_empty());
+        world.pod(&bound("b", "n1", "4-7"));
+        assert_eq!(world.over_limit.len(), 1);
     }
 
     #[test]
