@@ -5,6 +5,7 @@
 pub mod args;
 pub mod book;
 pub mod clock;
+mod crew;
 pub mod house;
 pub mod metrics;
 pub mod namespaces;
@@ -17,4 +18,5 @@ pub mod status;
 pub mod view;
 
 pub use args::Args;
+pub use crew::Ended;
 pub use run::{LEASE, RunError, metrics_page, run};

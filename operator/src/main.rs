@@ -9,5 +9,5 @@ async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     init_logs(&args.log).context("failed to start logging")?;
     let shutdown = Shutdown::install().context("failed to listen for signals")?;
-    run(args, shutdown).await.context("the operator did not start")
+    run(args, shutdown).await.context("the operator failed")
 }

@@ -9,6 +9,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Events between watches and model: enough for a burst, small enough to push back on the watches.
@@ -50,21 +51,22 @@ struct Watches<'a> {
     seed: u64,
     sender: mpsc::Sender<News>,
     shutdown: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Watches<'_> {
-    fn start<K>(&self, source: &'static str, wrap: fn(WatchEvent<K>) -> News)
+    fn start<K>(&mut self, source: &'static str, wrap: fn(WatchEvent<K>) -> News)
     where
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
         let api: Api<DeserializeGuard<K>> = Api::all(self.client.clone());
         let config = PumpConfig::new(source, self.seed).metrics(self.metrics);
         let ready = self.readiness.register(format!("watch {source}"));
-        drop(pump::spawn(api, config, ready, self.sender.clone(), wrap, self.shutdown.clone()));
+        self.tasks.push(pump::spawn(api, config, ready, self.sender.clone(), wrap, self.shutdown.clone()));
     }
 }
 
-/// Starts all watches.
+/// Starts all watches; their tasks run until `shutdown`, and whoever starts them looks after them.
 #[must_use]
 pub fn watch_all(
     client: &Client,
@@ -72,9 +74,10 @@ pub fn watch_all(
     metrics: &PumpMetrics,
     seed: u64,
     shutdown: &CancellationToken,
-) -> mpsc::Receiver<News> {
+) -> (mpsc::Receiver<News>, Vec<JoinHandle<()>>) {
     let (sender, receiver) = mpsc::channel(CHANNEL);
-    let watches = Watches { client, readiness, metrics, seed, sender, shutdown: shutdown.clone() };
+    let shutdown = shutdown.clone();
+    let mut watches = Watches { client, readiness, metrics, seed, sender, shutdown, tasks: Vec::new() };
     watches.start("nodes", News::Node);
     watches.start("pods", News::Pod);
     watches.start("namespaces", News::Namespace);
@@ -82,5 +85,5 @@ pub fn watch_all(
     watches.start("nodetopologies", News::Topology);
     watches.start("workerpools", News::Pool);
     watches.start("horizontalpodautoscalers", News::Autoscaler);
-    receiver
+    (receiver, watches.tasks)
 }

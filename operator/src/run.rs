@@ -1,5 +1,6 @@
 //! Starts everything in order and ends it in the opposite order: decisions stop, what is under way ends, the lease goes last.
 use crate::args::Args;
+use crate::crew::{Crew, Ended};
 use crate::house::{self, House, Inputs};
 use crate::metrics::{Holdings, OperatorMetrics};
 use crate::news;
@@ -11,7 +12,7 @@ use crate::scaling::queue::secret::Account;
 use crate::scaling::report::PoolReports;
 use crate::scaling::supervisor;
 use crate::scaling::target::Targets;
-use crate::status::writer::Writer;
+use crate::status::writer::{self, Writer};
 use crate::view::View;
 use fairlead_cluster::Model;
 use fairlead_runtime::admin::AdminError;
@@ -35,7 +36,7 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Dumps that wait for the house at once.
 const DUMPS: usize = 4;
 
-/// Why the operator did not start.
+/// Why the operator did not start, or did not end as it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// No way to the API server.
@@ -47,6 +48,9 @@ pub enum RunError {
     /// The lease's times contradict each other.
     #[error("failed to stand for the lease {LEASE}")]
     Lease(#[source] lease::step::TimingError),
+    /// A part ended although nobody asked for it.
+    #[error("failed to keep all parts running")]
+    Ended(#[source] Ended),
 }
 
 /// Everything that is counted.
@@ -93,7 +97,7 @@ pub fn metrics_page() -> Metrics {
 /// Runs until the shutdown is over.
 ///
 /// # Errors
-/// It could not start; see [`RunError`].
+/// It could not start, or a part of it died; see [`RunError`].
 pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), RunError> {
     let client = fairlead_runtime::client(&args.client, "operator").await.map_err(RunError::Client)?;
     let token = shutdown.token();
@@ -113,7 +117,11 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), RunError> {
         lease_end.clone(),
     );
 
-    let news = news::watch_all(&client, &readiness, &pumps, seed::fresh(), &token);
+    let mut crew = Crew::new();
+    let (news, watches) = news::watch_all(&client, &readiness, &pumps, seed::fresh(), &token);
+    for watch in watches {
+        crew.take_on("watch", watch);
+    }
     let courier = Courier::new(
         client.clone(),
         args.identity.clone(),
@@ -126,27 +134,26 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), RunError> {
     let (house, view) = House::new(model, courier, operator.clone(), args.release_window_percent);
     let (dump_sender, dumps) = mpsc::channel(DUMPS);
     let pulse = heartbeat.register("house", house::SILENCE);
-    let house = tokio::spawn(house.run(Inputs { news, lease: lease.watch(), dumps, pulse }, token.clone()));
+    let inputs = Inputs { news, lease: lease.watch(), dumps, pulse };
+    crew.take_on("house", tokio::spawn(house.run(inputs, token.clone())));
 
     let reports = PoolReports::default();
     Holdings::register(&mut metrics, view.clone(), reports.clone());
     let shared = shared(&args, &client, &lease, &events, &reports, &operator);
-    let pools = tokio::spawn(supervisor::run(shared, view.clone(), token.clone()));
-    let writer = Writer::new(client.clone(), view.clone(), lease.watch(), events.clone());
-    let writer = tokio::spawn(writer.run(token.clone()));
+    let pulse = heartbeat.register("pools", supervisor::SILENCE);
+    crew.take_on("pools", tokio::spawn(supervisor::run(shared, view.clone(), pulse, token.clone())));
+    let pulse = heartbeat.register("writer", writer::SILENCE);
+    let writer = Writer::new(client.clone(), view.clone(), lease.watch(), events.clone(), pulse);
+    crew.take_on("writer", tokio::spawn(writer.run(token.clone())));
 
     let dump = DebugDump { client, dump: dump(view, reports, dump_sender) };
     let admin = Admin { readiness, metrics: Arc::new(metrics), heartbeat, dump: Some(dump) };
     let admin = admin.serve(args.admin.admin_address, admin_end.clone()).await.map_err(RunError::Admin)?;
 
+    let mut ended = crew.on_duty(&token).await;
     let work = async {
-        for task in [house, pools, writer] {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "A task died");
-            }
-            // One part without the others is no operator.
-            token.cancel();
-        }
+        let late = crew.drained().await;
+        ended = ended.take().or(late);
         lease_end.cancel();
         lease.ended().await;
         drop(events);
@@ -155,7 +162,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), RunError> {
     shutdown.run_until(GRACE, work).await;
     admin_end.cancel();
     drop(admin.task.await);
-    Ok(())
+    ended.map_or(Ok(()), |ended| Err(RunError::Ended(ended)))
 }
 
 fn shared(

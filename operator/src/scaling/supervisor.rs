@@ -2,8 +2,10 @@
 use super::pool::{PoolTask, Shared};
 use crate::objects::PoolKey;
 use crate::view::View;
+use fairlead_runtime::Pulse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -14,10 +16,16 @@ struct Running {
     task: JoinHandle<()>,
 }
 
+/// The loop beats at least this often, or it is stuck.
+pub const SILENCE: Duration = Duration::from_secs(30);
+/// Time between two beats while there is no new view.
+const BEAT: Duration = Duration::from_secs(5);
+
 /// Starts and stops the pools' tasks as the views say, until `shutdown`; then waits for what they have under way.
-pub async fn run(shared: Arc<Shared>, mut view: watch::Receiver<Arc<View>>, shutdown: CancellationToken) {
+pub async fn run(shared: Arc<Shared>, mut view: watch::Receiver<Arc<View>>, pulse: Pulse, shutdown: CancellationToken) {
     let mut running: BTreeMap<PoolKey, Running> = BTreeMap::new();
     loop {
+        pulse.beat();
         let now = view.borrow_and_update().clone();
         let wanted = |key: &PoolKey, uid: Option<&String>| {
             let active = now.leading && now.synced;
@@ -45,6 +53,7 @@ pub async fn run(shared: Arc<Shared>, mut view: watch::Receiver<Arc<View>>, shut
             biased;
             () = shutdown.cancelled() => break,
             changed = view.changed() => if changed.is_err() { break },
+            () = tokio::time::sleep(BEAT) => {}
         }
     }
     for pool in running.values() {

@@ -6,7 +6,7 @@ use crate::namespaces;
 use crate::view::View;
 use fairlead_crds::keys::{condition, manager};
 use fairlead_crds::{NodeTopology, NodeTopologyStatus, TenantQuota, TenantQuotaStatus};
-use fairlead_runtime::{API_DEADLINE, ApiError, EventRecorder, Fact, LeaseState, Severity, deadline};
+use fairlead_runtime::{API_DEADLINE, ApiError, EventRecorder, Fact, LeaseState, Pulse, Severity, deadline};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
@@ -23,6 +23,10 @@ use tokio_util::sync::CancellationToken;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Labels are what admission waits for: they are looked at more often.
 const LABEL_PERIOD: Duration = Duration::from_millis(100);
+/// The loop beats at least this often, or it is stuck.
+pub const SILENCE: Duration = Duration::from_secs(30);
+/// Time between two beats while there is no new view.
+const BEAT: Duration = Duration::from_secs(5);
 /// A status that was written and does not show yet is not written again before.
 const PATIENCE_MS: u64 = 5_000;
 
@@ -35,6 +39,7 @@ pub struct Writer {
     view: watch::Receiver<Arc<View>>,
     lease: watch::Receiver<LeaseState>,
     events: EventRecorder,
+    pulse: Pulse,
     quotas: Written<TenantQuotaStatus>,
     topologies: Written<NodeTopologyStatus>,
 }
@@ -47,18 +52,21 @@ impl Writer {
         view: watch::Receiver<Arc<View>>,
         lease: watch::Receiver<LeaseState>,
         events: EventRecorder,
+        pulse: Pulse,
     ) -> Self {
-        Self { client, view, lease, events, quotas: BTreeMap::new(), topologies: BTreeMap::new() }
+        Self { client, view, lease, events, pulse, quotas: BTreeMap::new(), topologies: BTreeMap::new() }
     }
 
     /// Runs until `shutdown`; a write that is under way is finished.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut next_status = tokio::time::Instant::now();
         loop {
+            self.pulse.beat();
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
                 changed = self.view.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(BEAT) => continue,
             }
             let view = self.view.borrow_and_update().clone();
             if view.synced && self.leads(&view) {
@@ -83,6 +91,7 @@ impl Writer {
 
     async fn labels(&self, view: &View) {
         for change in namespaces::changes(view) {
+            self.pulse.beat();
             match namespaces::write(&self.client, &change).await {
                 Ok(()) => tracing::info!(namespace = change.namespace, tenant = change.tenant, "Labelled a namespace"),
                 Err(error) if error.is_not_found() || error.is_conflict() => {}
@@ -94,6 +103,7 @@ impl Writer {
     async fn quotas(&mut self, view: &View) {
         self.quotas.retain(|name, _| view.objects.quotas.contains_key(name));
         for (name, object) in view.objects.quotas.iter() {
+            self.pulse.beat();
             let now_ms = now_ms();
             let Some(wanted) = quota::wanted(view, object, now_ms) else { continue };
             if object.status.as_ref() == Some(&wanted) || patient(&self.quotas, name, object.as_ref(), &wanted, now_ms)
@@ -113,6 +123,7 @@ impl Writer {
     async fn topologies(&mut self, view: &View) {
         self.topologies.retain(|name, _| view.objects.topologies.contains_key(name));
         for (name, object) in view.objects.topologies.iter() {
+            self.pulse.beat();
             // Judged once for each generation.
             if object.status.as_ref().is_some_and(|status| status.observed_generation == object.metadata.generation) {
                 continue;
