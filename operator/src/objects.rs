@@ -4,7 +4,7 @@ use fairlead_crds::{NodeTopology, TenantQuota, WorkerPool};
 use fairlead_runtime::WatchEvent;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Namespace;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -73,8 +73,48 @@ pub struct Objects {
     pub topologies: Arc<BTreeMap<String, Arc<NodeTopology>>>,
     /// Namespaces, by name.
     pub namespaces: Arc<BTreeMap<String, NamespaceNote>>,
-    /// Targets of HorizontalPodAutoscalers, with the autoscaler's name.
-    pub autoscaled: Arc<BTreeMap<TargetKey, String>>,
+    /// HorizontalPodAutoscalers.
+    pub autoscalers: Arc<Autoscalers>,
+}
+
+/// HorizontalPodAutoscalers, by their own name: several may have one target, and the target is free only when the last of
+/// them is gone.
+#[derive(Clone, Debug, Default)]
+pub struct Autoscalers {
+    /// Namespace and name to target.
+    targets: BTreeMap<(String, String), TargetKey>,
+    /// The same the other way round: names in the target's namespace.
+    names: BTreeMap<TargetKey, BTreeSet<String>>,
+}
+
+impl Autoscalers {
+    /// The autoscaler of a target, the first by name if it has several.
+    #[must_use]
+    pub fn of(&self, target: &TargetKey) -> Option<&str> {
+        self.names.get(target)?.first().map(String::as_str)
+    }
+
+    fn put(&mut self, hpa: &HorizontalPodAutoscaler) {
+        // Its target may have been edited: the old one goes first.
+        self.remove(hpa);
+        let (Some(namespace), Some(name)) = (&hpa.metadata.namespace, &hpa.metadata.name) else { return };
+        let Some(target) = hpa.spec.as_ref().map(|spec| &spec.scale_target_ref) else { return };
+        let version = target.api_version.as_deref().unwrap_or_default();
+        let target = TargetKey::new(namespace, version, &target.kind, &target.name);
+        self.names.entry(target.clone()).or_default().insert(name.clone());
+        self.targets.insert((namespace.clone(), name.clone()), target);
+    }
+
+    fn remove(&mut self, hpa: &HorizontalPodAutoscaler) {
+        let (Some(namespace), Some(name)) = (&hpa.metadata.namespace, &hpa.metadata.name) else { return };
+        let Some(target) = self.targets.remove(&(namespace.clone(), name.clone())) else { return };
+        if let Some(names) = self.names.get_mut(&target) {
+            names.remove(name);
+            if names.is_empty() {
+                self.names.remove(&target);
+            }
+        }
+    }
 }
 
 impl Objects {
@@ -108,23 +148,15 @@ impl Objects {
 
     /// Takes a change of the autoscalers.
     pub fn autoscaler(&mut self, event: WatchEvent<HorizontalPodAutoscaler>) {
-        // The target of an autoscaler may be edited: its old entry goes first.
-        if let WatchEvent::Apply(hpa) = &event {
-            let (namespace, name) = (hpa.metadata.namespace.clone(), hpa.metadata.name.clone());
-            Arc::make_mut(&mut self.autoscaled)
-                .retain(|target, by| Some(&target.namespace) != namespace.as_ref() || Some(&*by) != name.as_ref());
+        match event {
+            WatchEvent::Reset(all) => {
+                let mut listed = Autoscalers::default();
+                all.iter().for_each(|hpa| listed.put(hpa));
+                self.autoscalers = Arc::new(listed);
+            }
+            WatchEvent::Apply(hpa) => Arc::make_mut(&mut self.autoscalers).put(&hpa),
+            WatchEvent::Delete(hpa) => Arc::make_mut(&mut self.autoscalers).remove(&hpa),
         }
-        fold(&mut self.autoscaled, event, |hpa| {
-            let target = hpa.spec?.scale_target_ref;
-            let namespace = hpa.metadata.namespace?;
-            let key = TargetKey::new(
-                &namespace,
-                target.api_version.as_deref().unwrap_or_default(),
-                &target.kind,
-                &target.name,
-            );
-            Some((key, hpa.metadata.name?))
-        });
     }
 }
 
@@ -159,16 +191,34 @@ mod tests {
         .unwrap()
     }
 
+    fn target(name: &str) -> TargetKey {
+        TargetKey::new("n", "apps/v1beta9", "Deployment", name)
+    }
+
     #[test]
     fn an_autoscaler_that_moves_leaves_its_old_target() {
         let mut objects = Objects::default();
         objects.autoscaler(WatchEvent::Reset(vec![hpa("h", "a")]));
         objects.autoscaler(WatchEvent::Apply(hpa("h", "b")));
-        let targets: Vec<&str> = objects.autoscaled.keys().map(|key| key.name.as_str()).collect();
-        assert_eq!(targets, ["b"]);
-        assert!(objects.autoscaled.contains_key(&TargetKey::new("n", "apps/v1beta9", "Deployment", "b")));
+        assert_eq!((objects.autoscalers.of(&target("a")), objects.autoscalers.of(&target("b"))), (None, Some("h")));
         objects.autoscaler(WatchEvent::Delete(hpa("h", "b")));
-        assert!(objects.autoscaled.is_empty());
+        assert_eq!(objects.autoscalers.of(&target("b")), None);
+    }
+
+    #[test]
+    fn a_target_is_free_when_the_last_of_its_autoscalers_is_gone() {
+        let mut objects = Objects::default();
+        objects.autoscaler(WatchEvent::Reset(vec![hpa("g", "a"), hpa("h", "a")]));
+        objects.autoscaler(WatchEvent::Delete(hpa("g", "a")));
+        assert_eq!(objects.autoscalers.of(&target("a")), Some("h"));
+        objects.autoscaler(WatchEvent::Apply(hpa("g", "a")));
+        objects.autoscaler(WatchEvent::Apply(hpa("g", "b")));
+        assert_eq!(
+            (objects.autoscalers.of(&target("a")), objects.autoscalers.of(&target("b"))),
+            (Some("h"), Some("g"))
+        );
+        objects.autoscaler(WatchEvent::Reset(Vec::new()));
+        assert_eq!(objects.autoscalers.of(&target("a")), None);
     }
 
     #[test]

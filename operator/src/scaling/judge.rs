@@ -1,6 +1,6 @@
 //! What a pool is told: its configuration for the policy, who else has its target, its conditions and status.
 use crate::clock::time_of;
-use crate::objects::{PoolKey, TargetKey};
+use crate::objects::{Autoscalers, PoolKey, TargetKey};
 use crate::status::merged;
 use fairlead_crds::conditions::Wanted;
 use fairlead_crds::keys::{condition, reason};
@@ -49,10 +49,10 @@ pub fn rival(
     key: &PoolKey,
     pool: &WorkerPool,
     pools: &BTreeMap<PoolKey, Arc<WorkerPool>>,
-    autoscaled: &BTreeMap<TargetKey, String>,
+    autoscalers: &Autoscalers,
 ) -> Option<String> {
     let target = TargetKey::of(&key.namespace, &pool.spec.scale_target_ref);
-    if let Some(name) = autoscaled.get(&target) {
+    if let Some(name) = autoscalers.of(&target) {
         return Some(format!(
             "HorizontalPodAutoscaler {name} scales the same {}: remove one of the two; nothing is written meanwhile",
             target.kind
@@ -235,6 +235,8 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::Objects;
+    use fairlead_runtime::WatchEvent;
     use fairlead_scaling::{Terms, UnknownReason};
     use serde_json::json;
 
@@ -256,12 +258,16 @@ mod tests {
             pool("b", "2026-01-01T00:00:00Z", "w"),
             pool("c", "2025-01-01T00:00:00Z", "other"),
         ]);
-        let none = BTreeMap::new();
+        let none = Autoscalers::default();
         let rivals: Vec<bool> = pools.iter().map(|(key, pool)| rival(key, pool, &pools, &none).is_some()).collect();
         assert_eq!(rivals, [true, false, false]);
-        let hpa = BTreeMap::from([(TargetKey::new("n", "apps/v1", "Deployment", "w"), "h".to_owned())]);
+        let hpa =
+            serde_json::from_value(json!({"metadata": {"namespace": "n", "name": "h"}, "spec": {"maxReplicas": 3,
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w"}}}));
+        let mut objects = Objects::default();
+        objects.autoscaler(WatchEvent::Reset(vec![hpa.unwrap()]));
         let (key, b) = pool("b", "2026-01-01T00:00:00Z", "w");
-        assert!(rival(&key, &b, &pools, &hpa).unwrap().contains("HorizontalPodAutoscaler h"));
+        assert!(rival(&key, &b, &pools, &objects.autoscalers).unwrap().contains("HorizontalPodAutoscaler h"));
     }
 
     fn decision(limited_by: Option<Limit>) -> Decision {

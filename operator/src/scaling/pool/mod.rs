@@ -235,7 +235,7 @@ impl PoolTask {
     }
 
     fn refusal(&self, view: &View, pool: &WorkerPool, now_ms: u64) -> Option<Refusal> {
-        if let Some(message) = judge::rival(&self.key, pool, &view.objects.pools, &view.objects.autoscaled) {
+        if let Some(message) = judge::rival(&self.key, pool, &view.objects.pools, &view.objects.autoscalers) {
             return Some(Refusal::no(reason::SCALE_CONFLICT, message));
         }
         if let Some(fault) = &self.target_fault {
