@@ -28,7 +28,7 @@ pub async fn run(shared: Arc<Shared>, mut view: watch::Receiver<Arc<View>>, puls
         pulse.beat();
         let now = view.borrow_and_update().clone();
         let wanted = |key: &PoolKey, uid: Option<&String>| {
-            let active = now.leading && now.synced;
+            let active = now.leading && now.synced && now.objects.rivals_known();
             active && now.objects.pools.get(key).is_some_and(|pool| pool.metadata.uid.as_ref() == uid)
         };
         let over: Vec<PoolKey> = running

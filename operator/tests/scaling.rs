@@ -1,0 +1,248 @@
+//! Pools from the view to the writes of replicas: who writes when, and who lets it be.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+mod fake;
+
+use fairlead_cluster::Model;
+use fairlead_crds::WorkerPool;
+use fairlead_operator::metrics::OperatorMetrics;
+use fairlead_operator::scaling::allow::AllowList;
+use fairlead_operator::scaling::orders::Orders;
+use fairlead_operator::scaling::pool::Shared;
+use fairlead_operator::scaling::queue::sampler::Sampling;
+use fairlead_operator::scaling::queue::secret::Account;
+use fairlead_operator::scaling::report::PoolReports;
+use fairlead_operator::scaling::supervisor;
+use fairlead_operator::scaling::target::Targets;
+use fairlead_operator::view::View;
+use fairlead_runtime::events::EventMetrics;
+use fairlead_runtime::{EventRecorder, Heartbeat, LeaseState, Metrics, WatchEvent};
+use fake::{redis::redis, refusal, server};
+use http::Method;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/a/deployments/";
+const STATUS: &str = "/apis/fairlead.dev/v1alpha1/namespaces/a/workerpools/p/status";
+const PERIOD: Duration = Duration::from_millis(20);
+
+/// The Deployment `w` as the server has it, and what was written.
+#[derive(Default)]
+struct World {
+    uid: String,
+    replicas: u64,
+    /// "from to" of each patch of the scale, refused ones too.
+    patches: Vec<String>,
+    /// Answer to the patches instead of doing them.
+    denied: Option<(u16, &'static str)>,
+    status: Value,
+}
+
+impl World {
+    fn answer(&mut self, seen: &fake::Seen) -> (u16, Value) {
+        match (&seen.method, seen.path.as_str()) {
+            (&Method::GET, "/apis/apps/v1") => {
+                let resource = json!({"name": "deployments", "singularName": "deployment", "namespaced": true,
+                    "kind": "Deployment", "verbs": ["get", "patch"]});
+                (200, json!({"kind": "APIResourceList", "groupVersion": "apps/v1", "resources": [resource]}))
+            }
+            (&Method::PATCH, STATUS) => {
+                self.status = seen.body["status"].clone();
+                let mut pool = serde_json::to_value(pool(&json!({}))).unwrap();
+                pool["status"] = self.status.clone();
+                (200, pool)
+            }
+            (&Method::POST, _) => (201, seen.body.clone()),
+            (method, path) => match path.strip_prefix(DEPLOYMENTS) {
+                Some("w" | "w/scale") if self.uid.is_empty() => refusal(404),
+                Some("w") => (200, self.deployment()),
+                Some("w/scale") if *method == Method::GET => (200, self.scale()),
+                Some("w/scale") => self.patch(&seen.body),
+                _ => panic!("unexpected {method} {path}"),
+            },
+        }
+    }
+
+    fn deployment(&self) -> Value {
+        let requests = json!({"requests": {"cpu": "1"}});
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "w", "namespace": "a"},
+            "spec": {"template": {"spec": {"containers": [{"name": "c", "resources": requests}]}}}})
+    }
+
+    fn scale(&self) -> Value {
+        let metadata = json!({"name": "w", "namespace": "a", "uid": self.uid});
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata,
+            "spec": {"replicas": self.replicas}, "status": {"replicas": self.replicas, "selector": "app=w"}})
+    }
+
+    fn patch(&mut self, body: &Value) -> (u16, Value) {
+        let (seen, to) = (body[0]["value"].as_u64().unwrap_or(0), body[1]["value"].as_u64().unwrap());
+        self.patches.push(format!("{seen} {to}"));
+        match self.denied {
+            Some((code, message)) => {
+                let (code, mut status) = refusal(code);
+                status["message"] = message.into();
+                (code, status)
+            }
+            None if seen != self.replicas => refusal(422),
+            None => {
+                self.replicas = to;
+                (200, self.scale())
+            }
+        }
+    }
+
+    fn condition(&self, type_: &str) -> (String, String, String) {
+        let all = self.status["conditions"].as_array().cloned().unwrap_or_default();
+        let found = all.into_iter().find(|condition| condition["type"] == type_).unwrap_or_default();
+        let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+        (text("status"), text("reason"), text("message"))
+    }
+}
+
+fn pool(more: &Value) -> WorkerPool {
+    let mut pool = json!({"apiVersion": "fairlead.dev/v1alpha1", "kind": "WorkerPool",
+        "metadata": {"namespace": "a", "name": "p", "uid": "u", "generation": 1},
+        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w"},
+            "minReplicas": 4, "maxReplicas": 40, "queueSources": [{"type": "RedisStream",
+                "redisStream": {"address": "127.0.0.1:1", "stream": "s", "group": "g"}}]}});
+    for (name, value) in more.as_object().unwrap() {
+        pool["spec"][name] = value.clone();
+    }
+    serde_json::from_value(pool).unwrap()
+}
+
+/// The pools' supervisor over a server that is a function.
+struct Bed {
+    world: Arc<Mutex<World>>,
+    view: watch::Sender<Arc<View>>,
+    lease: watch::Sender<LeaseState>,
+    shutdown: CancellationToken,
+}
+
+impl Bed {
+    /// A target with `replicas`; nobody leads yet, and nothing is listed.
+    fn new(replicas: u64) -> Self {
+        let world = Arc::new(Mutex::new(World { uid: "first".into(), replicas, ..World::default() }));
+        let served = world.clone();
+        let (client, _) = server(move |seen| served.lock().unwrap().answer(seen));
+        let mut metrics = Metrics::new("operator");
+        let counters = OperatorMetrics::register(&mut metrics);
+        let shutdown = CancellationToken::new();
+        let (events, _) =
+            EventRecorder::start(client.clone(), "c", "i", &EventMetrics::register(&mut metrics), shutdown.clone());
+        let (lease, leads) = watch::channel(LeaseState { leading: false, term: 0, until: None });
+        let sampling = Sampling {
+            client: client.clone(),
+            allow: Arc::new(AllowList::new(vec!["127.0.0.1".parse().unwrap()])),
+            account: Account { namespace: "fairlead-system".into(), name: "fairlead-operator".into() },
+            period: PERIOD,
+            seed: 1,
+            metrics: counters.clone(),
+        };
+        let shared = Shared {
+            targets: Targets::new(client.clone()),
+            client,
+            orders: Orders::default(),
+            reports: PoolReports::default(),
+            sampling,
+            events,
+            lease: leads,
+            metrics: counters,
+        };
+        let (view, seen) = watch::channel(Arc::new(View::empty(Model::new("fairlead-system").snapshot())));
+        let pulse = Heartbeat::new().register("pools", supervisor::SILENCE);
+        tokio::spawn(supervisor::run(Arc::new(shared), seen, pulse, shutdown.clone()));
+        Self { world, view, lease, shutdown }
+    }
+
+    /// The same with everything listed, and leading in term 1.
+    fn leading(replicas: u64, pool: WorkerPool) -> Self {
+        let bed = Self::new(replicas);
+        bed.show(|view| {
+            view.objects.autoscaler(WatchEvent::Reset(Vec::new()));
+            view.objects.pool(WatchEvent::Reset(vec![pool]));
+        });
+        bed.lead(Some(1));
+        bed
+    }
+
+    fn show(&self, change: impl FnOnce(&mut View)) {
+        let mut view = View::clone(&self.view.borrow());
+        change(&mut view);
+        self.view.send_replace(Arc::new(view));
+    }
+
+    /// Leads in that term, or no longer.
+    fn lead(&self, term: Option<u64>) {
+        let until = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
+        let kept = self.lease.borrow().term;
+        self.lease.send_replace(LeaseState { leading: term.is_some(), term: term.unwrap_or(kept), until });
+        self.show(|view| (view.leading, view.synced, view.term) = (term.is_some(), true, term.unwrap_or(kept)));
+    }
+
+    fn patches(&self) -> Vec<String> {
+        self.world.lock().unwrap().patches.clone()
+    }
+
+    /// Waits for what must come, however busy the machine is.
+    async fn until(&self, what: &str, seen: impl Fn(&World) -> bool) {
+        for _ in 0..800 {
+            if seen(&self.world.lock().unwrap()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        let world = self.world.lock().unwrap();
+        panic!("{what} did not come: {:?} {}", world.patches, world.status);
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_written_before_pools_and_autoscalers_are_listed() {
+    let bed = Bed::new(2);
+    bed.lead(Some(1));
+    bed.show(|view| view.objects.pool(WatchEvent::Reset(vec![pool(&json!({}))])));
+    tokio::time::sleep(PERIOD * 10).await;
+    assert!(bed.patches().is_empty(), "the autoscalers are not known: {:?}", bed.patches());
+    let hpa: HorizontalPodAutoscaler = serde_json::from_value(json!({"metadata": {"namespace": "a", "name": "h"},
+        "spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w"}}}))
+    .unwrap();
+    bed.show(|view| view.objects.autoscaler(WatchEvent::Reset(vec![hpa.clone()])));
+    bed.until("the conflict", |world| world.condition("ScalingActive").1 == "ScaleConflict").await;
+    assert!(bed.patches().is_empty());
+    bed.show(|view| view.objects.autoscaler(WatchEvent::Delete(hpa)));
+    bed.until("the minimum", |world| world.patches == ["2 4"]).await;
+}
+
+#[tokio::test]
+async fn nothing_is_written_while_pools_are_only_seen_one_by_one() {
+    let bed = Bed::new(2);
+    bed.lead(Some(1));
+    bed.show(|view| {
+        view.objects.autoscaler(WatchEvent::Reset(Vec::new()));
+        view.objects.pool(WatchEvent::Apply(pool(&json!({}))));
+    });
+    tokio::time::sleep(PERIOD * 10).await;
+    assert!(bed.patches().is_empty(), "an older pool may have the target: {:?}", bed.patches());
+}
+
+#[tokio::test]
+async fn replicas_follow_the_queue() {
+    let (address, lag) = redis(1_000).await;
+    let stream = json!([{"type": "RedisStream", "redisStream": {"address": address, "stream": "s", "group": "g"}}]);
+    let bed = Bed::leading(4, pool(&json!({"queueSources": stream, "scaling": {"scaleDown": {"windowSeconds": 0}}})));
+    bed.until("growth", |world| world.replicas > 4).await;
+    AtomicU64::store(&lag, 0, Ordering::SeqCst);
+    bed.until("the minimum", |world| world.replicas == 4).await;
+}
