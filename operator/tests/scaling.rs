@@ -246,3 +246,24 @@ async fn replicas_follow_the_queue() {
     AtomicU64::store(&lag, 0, Ordering::SeqCst);
     bed.until("the minimum", |world| world.replicas == 4).await;
 }
+
+#[tokio::test]
+async fn a_denied_write_is_told_and_not_repeated_at_once() {
+    let policy = "deployments.apps \"w\" is forbidden: ValidatingAdmissionPolicy 'few' denied request: at most 3";
+    let right =
+        "deployments.apps \"w\" is forbidden: User \"o\" cannot patch resource \"deployments/scale\" in API group";
+    for (code, message, reason) in
+        [(422, policy, "ScaleDenied"), (403, policy, "ScaleDenied"), (403, right, "ScaleForbidden")]
+    {
+        let bed = Bed::leading(2, pool(&json!({})));
+        bed.world.lock().unwrap().denied = Some((code, message));
+        bed.until("the refusal", |world| world.condition("ScalingActive").0 == "False").await;
+        tokio::time::sleep(PERIOD * 15).await;
+        let (status, told, text) = bed.world.lock().unwrap().condition("ScalingActive");
+        assert_eq!((status.as_str(), told.as_str()), ("False", reason), "{text}");
+        assert_eq!(text.contains("at most 3"), reason == "ScaleDenied", "{text}");
+        assert_eq!(bed.patches(), ["2 4"], "one try, then a pause");
+        bed.world.lock().unwrap().denied = None;
+        bed.until("the next try", |world| world.replicas == 4).await;
+    }
+}

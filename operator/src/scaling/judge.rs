@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// Reasons of the condition ScalingActive beside those that other parts know.
 pub mod why {
+    /// A policy or webhook does not accept the replicas.
+    pub const DENIED: &str = "ScaleDenied";
     /// The operator may not read or write the target's scale.
     pub const FORBIDDEN: &str = "ScaleForbidden";
     /// Somebody else changed the replicas a moment ago.

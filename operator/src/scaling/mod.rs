@@ -6,6 +6,7 @@
 //! Orders (what other pools ordered) ────────┘
 //! ```
 pub mod allow;
+pub mod denials;
 pub mod hold;
 pub mod judge;
 pub mod orders;

@@ -52,6 +52,18 @@ pub enum TargetError {
         /// Kind.
         kind: String,
     },
+    /// A policy, a webhook or the schema does not want these replicas.
+    #[error("the API server does not accept {to} replicas of {kind} {name}: {what}")]
+    Denied {
+        /// Kind.
+        kind: String,
+        /// Name.
+        name: String,
+        /// Replicas that were asked for.
+        to: u32,
+        /// The server's words.
+        what: String,
+    },
     /// Somebody else changed the replicas in between.
     #[error("the replicas of {kind} {name} were changed by somebody else at the same time")]
     Conflict {
@@ -157,7 +169,8 @@ impl Targets {
     /// Orders `to` replicas if they still are `from`.
     ///
     /// # Errors
-    /// [`TargetError::Conflict`] if they are not; otherwise see [`TargetError`].
+    /// [`TargetError::Conflict`] if they are not, [`TargetError::Denied`] if the server does not want `to`; otherwise see
+    /// [`TargetError`].
     pub async fn order(&self, namespace: &str, target: &ScaleTargetRef, from: u32, to: u32) -> Result<(), TargetError> {
         let api = self.api(namespace, target).await?;
         let patch = serde_json::from_value(scale_patch(from, to))
@@ -171,10 +184,13 @@ impl Targets {
         .await;
         match written {
             Ok(_) => Ok(()),
-            // A `test` that does not hold is 422.
-            Err(error) if error.is_invalid() || error.is_conflict() => {
-                Err(TargetError::Conflict { kind: target.kind.clone(), name: target.name.clone() })
-            }
+            Err(error) if error.is_conflict() => Err(conflict(target)),
+            // A `test` that does not hold is 422, and so is what a policy denies: only the replicas tell which it was.
+            Err(error) if error.is_invalid() => match self.scale(namespace, target).await?.replicas {
+                now if now == from => Err(denied(&error, target, to)),
+                _ => Err(conflict(target)),
+            },
+            Err(error) if error.is_forbidden() && !is_rbac(&error) => Err(denied(&error, target, to)),
             Err(error) => Err(failed(&error, target)),
         }
     }
@@ -207,6 +223,20 @@ pub fn template_request(object: &Value) -> Option<ResourceVector> {
 #[must_use]
 pub fn key(namespace: &str, target: &ScaleTargetRef) -> TargetKey {
     TargetKey::of(namespace, target)
+}
+
+fn conflict(target: &ScaleTargetRef) -> TargetError {
+    TargetError::Conflict { kind: target.kind.clone(), name: target.name.clone() }
+}
+
+fn denied(error: &ApiError, target: &ScaleTargetRef, to: u32) -> TargetError {
+    let what = error.status().map(|status| status.message.clone()).unwrap_or_default();
+    TargetError::Denied { kind: target.kind.clone(), name: target.name.clone(), to, what }
+}
+
+/// A right is missing, as the API server's authorizer says it; admission says 403 in words of its own.
+fn is_rbac(error: &ApiError) -> bool {
+    error.status().is_some_and(|status| status.message.contains("\" cannot patch resource \""))
 }
 
 fn is_discovery_miss(error: &ApiError) -> bool {

@@ -1,6 +1,7 @@
 //! The task of one pool: a turn with each new answer of its queue.
 mod outcome;
 
+use super::denials::Denials;
 use super::hold::Hold;
 use super::judge::{self, Pace, Refusal, why};
 use super::orders::{Limits, Order, Orders};
@@ -65,6 +66,7 @@ pub struct PoolTask {
     estimator: Estimator,
     window: DownWindow,
     hold: Hold,
+    denials: Denials,
     scale: Option<(ScaleView, u64)>,
     target_fault: Option<Refusal>,
     per_pod: Option<ResourceVector>,
@@ -94,6 +96,7 @@ impl PoolTask {
             estimator: Estimator::new(),
             window: DownWindow::new(),
             hold: Hold::default(),
+            denials: Denials::default(),
             scale: None,
             target_fault: None,
             per_pod: None,
@@ -146,12 +149,16 @@ impl PoolTask {
         let own = self.own_pods(view);
         self.observe(now_ms, &judgement, own.ready);
         let mut refusal = self.refusal(view, pool, now_ms);
-        let decided = self.decide(view, pool, now_ms, &own, refusal.is_none());
+        let may_grow = refusal.is_none() && !self.denials.stop_growth(now_ms);
+        let decided = self.decide(view, pool, now_ms, &own, may_grow);
         if let (None, Some((from, decision, _))) = (&refusal, &decided)
             && decision.replicas != *from
             && self.shared.lease.borrow().term_now() == Some(view.term)
         {
-            refusal = self.order(pool, *from, decision).await;
+            refusal = match self.denials.standing(now_ms, *from, decision.replicas) {
+                Some(denied) => Some(denied),
+                None => self.order(pool, *from, decision).await,
+            };
         }
         self.publish(view, pool, &judgement, refusal, decided.map(|(_, decision, cap)| (decision, cap)), own.ready)
             .await;
@@ -261,7 +268,7 @@ impl PoolTask {
         pool: &WorkerPool,
         now_ms: u64,
         own: &OwnPods,
-        may_order: bool,
+        may_grow: bool,
     ) -> Option<(u32, Decision, Option<u32>)> {
         let current = self.scale.as_ref()?.0.replicas;
         let config = judge::config(&pool.spec);
@@ -277,7 +284,7 @@ impl PoolTask {
         let (estimator, window) = (&self.estimator, &mut self.window);
         let (decision, cap) = self.shared.orders.place(&self.key, order, limits, |cap| {
             let decision = catch_up(&config, estimator, window, now_ms, current, own.ready, cap);
-            (if may_order { decision.replicas.max(current) } else { current }, (decision, cap))
+            (if may_grow { decision.replicas.max(current) } else { current }, (decision, cap))
         });
         Some((current, decision, cap))
     }

@@ -26,6 +26,7 @@ impl PoolTask {
             Ok(()) => {
                 self.shared.metrics.scaled(ScaleOutcome::Written);
                 self.hold.wrote(to);
+                self.denials.accepted();
                 if let Some((scale, at_ms)) = &mut self.scale {
                     scale.replicas = to;
                     *at_ms = now_ms();
@@ -45,7 +46,12 @@ impl PoolTask {
                 if let Some((_, at_ms)) = &mut self.scale {
                     *at_ms = 0;
                 }
-                (!conflict).then(|| target_refusal(&error))
+                let refusal = (!conflict).then(|| target_refusal(&error));
+                if let (TargetError::Denied { .. } | TargetError::Forbidden { .. }, Some(refusal)) = (&error, &refusal)
+                {
+                    self.denials.denied(now_ms(), from, to, refusal.clone());
+                }
+                refusal
             }
         }
     }
@@ -138,6 +144,7 @@ pub(super) fn target_refusal(error: &TargetError) -> Refusal {
     match error {
         TargetError::NoSuchKind { .. } | TargetError::NotFound { .. } => Refusal::no(reason::TARGET_NOT_FOUND, message),
         TargetError::Forbidden { .. } => Refusal::no(why::FORBIDDEN, message),
+        TargetError::Denied { .. } => Refusal::no(why::DENIED, message),
         _ => Refusal { status: None, reason: why::UNREAD, message },
     }
 }
@@ -190,6 +197,10 @@ mod tests {
             (target_refusal(&forbidden).reason, target_refusal(&forbidden).status),
             ("ScaleForbidden", Some(false))
         );
+        let denied = TargetError::Denied { kind: "X".into(), name: "w".into(), to: 9, what: "at most 8".into() };
+        let told = target_refusal(&denied);
+        assert_eq!((told.reason, told.status), ("ScaleDenied", Some(false)));
+        assert!(told.message.contains("9 replicas") && told.message.contains("at most 8"), "{}", told.message);
         let away = TargetError::Api { what: "gone".into(), outcome_unknown: true };
         assert_eq!((target_refusal(&away).reason, target_refusal(&away).status), ("ScaleUnread", None));
     }
