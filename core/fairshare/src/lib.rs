@@ -13,7 +13,7 @@ mod turns;
 
 pub use entitlement::{MAX_WEIGHT, TenantDemand, base, entitlements};
 pub use limit::{HARD_PERCENT, PODS, Refusal, ResourceVector, admits, first_refusal, max_admissible, max_more};
-pub use order::{PendingPod, Release, ReleaseInput, ReleasePlan, TenantInput, Waiting, line, plan};
+pub use order::{PendingPod, Release, ReleaseInput, ReleasePlan, TenantInput, Waiting, line, plan, plan_within};
 pub use reason::WaitReason;
 pub use share::{Dominant, Share, dominant};
 pub use turns::Turns;

@@ -105,12 +105,18 @@ pub struct ReleasePlan {
 /// pods would always overtake its large ones of higher priority.
 #[must_use]
 pub fn plan(input: &ReleaseInput) -> ReleasePlan {
-    Pass::new(input, true).run(input.max_releases)
+    plan_within(input, &BTreeMap::new())
+}
+
+/// [`plan`] with at most so many releases of a tenant; of one that is not named, any number.
+#[must_use]
+pub fn plan_within(input: &ReleaseInput, most: &BTreeMap<String, usize>) -> ReleasePlan {
+    Pass::new(input, true).run(input.max_releases, most)
 }
 
 /// The line: all pods that the hard limits would admit one after the other, in the order in which they would be released
 /// as capacity becomes free. A pod's position is its index + 1; a pod that is not in it waits for something else.
 #[must_use]
 pub fn line(input: &ReleaseInput) -> Vec<Release> {
-    Pass::new(input, false).run(usize::MAX).release
+    Pass::new(input, false).run(usize::MAX, &BTreeMap::new()).release
 }

@@ -50,6 +50,8 @@ struct Tenant<'a> {
     line: Vec<Pod<'a>>,
     /// Index into `line` of the first pod not looked at yet.
     next: usize,
+    /// Most releases that are left to it in this pass.
+    room: usize,
     /// Index of the pod that stands for the tenant: entries of other pods in the heaps are out of date.
     candidate: Option<usize>,
 }
@@ -97,7 +99,10 @@ impl<'a> Pass<'a> {
         pass
     }
 
-    pub(crate) fn run(mut self, max_releases: usize) -> ReleasePlan {
+    pub(crate) fn run(mut self, max_releases: usize, most: &BTreeMap<String, usize>) -> ReleasePlan {
+        for tenant in &mut self.tenants {
+            tenant.room = most.get(&tenant.input.name).copied().unwrap_or(usize::MAX);
+        }
         for tenant in 0..self.tenants.len() {
             self.nominate(tenant);
         }
@@ -142,6 +147,9 @@ impl<'a> Pass<'a> {
             let tenant = &mut self.tenants[index];
             let place = Place { tenant: index, pod: tenant.next };
             tenant.candidate = None;
+            if tenant.room == 0 {
+                return;
+            }
             tenant.next += 1;
             let tenant = &self.tenants[index];
             let Some(pod) = tenant.line.get(place.pod) else { return };
@@ -182,6 +190,7 @@ impl<'a> Pass<'a> {
         let tenant = &mut self.tenants[place.tenant];
         let pod = &mut tenant.line[place.pod];
         pod.released = true;
+        tenant.room -= 1;
         self.release.push(Release { tenant: tenant.input.name.clone(), uid: pod.pod.uid.clone() });
         let asks = &self.asks[pod.asks.clone()];
         tenant.share = tenant.share_with(asks, &self.total);
@@ -241,6 +250,7 @@ impl<'a> Tenant<'a> {
             fault: None,
             line: Vec::new(),
             next: 0,
+            room: usize::MAX,
             candidate: None,
         }
     }

@@ -40,6 +40,12 @@ pub enum WaitReason {
         /// What the pod asks for.
         requested: u64,
     },
+    /// The gate removal of this pod was refused or not answered, for instance because an admission webhook of the tenant
+    /// says no or is away.
+    ReleaseRefused {
+        /// The API server's words.
+        fault: String,
+    },
     /// The tenant cannot take part until somebody repairs what the message names.
     Misconfigured {
         /// What is wrong, and the fix.
@@ -71,6 +77,7 @@ impl WaitReason {
             Self::WaitingForFairShareTurn => "WaitingForFairShareTurn",
             Self::WaitingForConcurrencySlot { .. } => "WaitingForConcurrencySlot",
             Self::WaitingForCapacity { .. } => "WaitingForCapacity",
+            Self::ReleaseRefused { .. } => "ReleaseRefused",
             Self::Misconfigured { .. } => "Misconfigured",
         }
     }
@@ -99,6 +106,11 @@ impl WaitReason {
                 "the pod requests {} {resource}, more than the cluster has even when empty",
                 Amount(resource, *requested)
             ),
+            Self::ReleaseRefused { fault } => {
+                format!(
+                    "it is the pod's turn, but its gate could not be removed: {fault}; tried again with growing pauses"
+                )
+            }
             Self::Misconfigured { fault } => fault.clone(),
         }
     }

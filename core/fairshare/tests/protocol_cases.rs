@@ -299,3 +299,18 @@ fn versions_are_numbers() {
     assert_eq!(parse_version("4711").unwrap(), 4711);
     assert!(parse_version("abc").unwrap_err().to_string().contains("\"abc\""));
 }
+
+#[test]
+fn touches_that_fail_are_repeated_ever_more_rarely() {
+    let mut state = sent("a", 11);
+    ungated(&mut state, "a", Err(Failure::Forbidden));
+    let mut touched_at = Vec::new();
+    for tick in 0..100 {
+        if state.apply(&Event::Tick) == [Request::Touch { uid: uid("a") }] {
+            touched_at.push(tick);
+            touched(&mut state, "a", Err(Failure::Lost));
+        }
+    }
+    assert_eq!(touched_at, [0, 1, 3, 7, 15, 31, 63, 95]);
+    assert!(state.counts("a"), "an earlier removal may still be under way");
+}

@@ -1,7 +1,7 @@
 //! What people ask about the order of release, one case each.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 use fairlead_fairshare::{
-    PODS, PendingPod, ReleaseInput, ReleasePlan, ResourceVector, TenantInput, WaitReason, line, plan,
+    PODS, PendingPod, ReleaseInput, ReleasePlan, ResourceVector, TenantInput, WaitReason, line, plan, plan_within,
 };
 
 fn cpu(amount: u64) -> ResourceVector {
@@ -120,4 +120,14 @@ fn twins_are_told_and_counted_once() {
     let doubled = plan(&cluster(4, vec![tenant("a", 1, vec![pod("x", 1, 0, 0), pod("x", 1, 0, 0)])]));
     assert_eq!(released(&doubled), ["x"]);
     assert!(doubled.waiting.is_empty());
+}
+
+#[test]
+fn a_tenant_may_be_held_to_a_number_of_releases() {
+    let waits = |name: &str| (0..4).map(|i| pod(&format!("{name}{i}"), 1, 0, i)).collect::<Vec<_>>();
+    let input = cluster(100, vec![tenant("a", 1, waits("a")), tenant("b", 1, waits("b"))]);
+    let plan = plan_within(&input, &[("a".to_owned(), 1)].into());
+    let of = |name: &str| plan.release.iter().filter(|release| release.tenant == name).count();
+    assert_eq!((of("a"), of("b")), (1, 4));
+    assert_eq!(reason(&plan, "a3"), &WaitReason::WaitingForFairShareTurn);
 }

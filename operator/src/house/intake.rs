@@ -5,7 +5,7 @@ use crate::clock::now_ms;
 use crate::news::{News, change};
 use crate::release::errand::{Errand, Place, ledger_intents};
 use fairlead_cluster::{Change, Event as ModelEvent};
-use fairlead_fairshare::protocol::{Event, Request, Uid};
+use fairlead_fairshare::protocol::{Event, Request, Standing, Uid};
 use fairlead_runtime::WatchEvent;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +65,9 @@ impl House {
             }
         };
         let (uid, view, namespace) = (note.uid.clone(), note.view, note.namespace.clone());
+        if view.standing != Standing::Gated {
+            self.refusals.forget(&uid);
+        }
         self.book.put(note);
         if let Some(tenant) = self.claims.get(&namespace).cloned() {
             self.tell(&tenant, &Event::Observed { uid, view });
@@ -74,6 +77,7 @@ impl House {
     fn lose(&mut self, uid: &Uid) {
         let Some(note) = self.book.remove(uid) else { return };
         self.stamp_refused.remove(uid);
+        self.refusals.forget(uid);
         if let Some(tenant) = self.claims.get(&note.namespace).cloned() {
             self.tell(&tenant, &Event::Gone { uid: uid.clone() });
         }
@@ -85,6 +89,9 @@ impl House {
             Ok(Answer::Protocol(report)) => {
                 if matches!(report.event, Event::Ungated { .. }) {
                     self.turns.ended(&report.tenant);
+                }
+                if let Some((uid, words)) = report.refusal {
+                    self.refusals.note(&uid, words, now_ms());
                 }
                 if let Some(desk) = self.desks.get_mut(&report.tenant) {
                     for (uid, place) in report.places {

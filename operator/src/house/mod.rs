@@ -20,6 +20,7 @@ use crate::release::carry::Courier;
 use crate::release::conditions::Telling;
 use crate::release::desk::Desk;
 use crate::release::errand::{Errand, Report};
+use crate::release::refusals::Refusals;
 use crate::view::View;
 use fairlead_cluster::Model;
 use fairlead_fairshare::Turns;
@@ -82,6 +83,7 @@ pub struct House {
     /// Gate removals that wait for earlier ones of other tenants.
     turns: Turns<Errand>,
     telling: Telling,
+    refusals: Refusals,
     /// Stamps under way, and the version of those that were refused.
     stamping: BTreeSet<Uid>,
     stamp_refused: BTreeMap<Uid, Version>,
@@ -118,6 +120,7 @@ impl House {
             claims: BTreeMap::new(),
             turns: Turns::default(),
             telling: Telling::default(),
+            refusals: Refusals::default(),
             stamping: BTreeSet::new(),
             stamp_refused: BTreeMap::new(),
             leading: false,

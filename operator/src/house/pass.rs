@@ -6,13 +6,13 @@ use crate::metrics::Stage;
 use crate::release::conditions::ToTell;
 use crate::release::desk::Desk;
 use crate::release::errand::Place;
-use crate::release::input;
+use crate::release::input::{self, Known, Table};
 use crate::release::patch::{self, LedgerOwner};
 use crate::view::{TenantFacts, View};
 use fairlead_cluster::Snapshot;
 use fairlead_crds::keys;
 use fairlead_fairshare::protocol::{Event, Standing, Uid};
-use fairlead_fairshare::{ReleasePlan, WaitReason, plan};
+use fairlead_fairshare::{ReleasePlan, WaitReason, plan_within};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +30,18 @@ impl House {
         self.passed_at = Instant::now();
         let snapshot = self.model.snapshot();
         self.staff(&snapshot);
-        let (input, mut facts) = input::of(&snapshot, &mut self.desks, &self.book, self.window_percent);
-        let plan = if self.leading && snapshot.synced {
+        let lanes = self.courier.lanes();
+        let at = Known { book: &self.book, refusals: &self.refusals, lanes, now_ms: now_ms() };
+        let Table { input, most, mut facts } = input::of(&snapshot, &mut self.desks, at, self.window_percent);
+        let mut plan = if self.leading && snapshot.synced {
             let _timer = self.metrics.stage(Stage::Plan);
-            plan(&input)
+            plan_within(&input, &most)
         } else {
             ReleasePlan::default()
         };
+        if self.leading && snapshot.synced {
+            plan.waiting.extend(input::held_up(&self.desks, &self.claims, at));
+        }
         input::complete(&mut facts, &input, &plan);
         self.want(&plan, &mut facts);
         self.cancel(&facts);
@@ -73,11 +78,12 @@ impl House {
                 _ => anew.push(Desk::new(owner, tenant.namespaces.clone())),
             }
         }
-        let turns = &mut self.turns;
+        let (turns, lanes) = (&mut self.turns, self.courier.lanes());
         self.desks.retain(|name, _| {
             let stays = snapshot.tenants.contains_key(name);
             if !stays {
                 turns.forget(name);
+                lanes.forget(name);
             }
             stays
         });
@@ -128,7 +134,9 @@ impl House {
             self.tell(tenant, &Event::Want { uids });
         }
         for (tenant, desk) in &self.desks {
-            self.turns.stands(tenant, desk.state().in_flight());
+            // Nobody waits for the turn of a tenant whose writes fail.
+            let open = if self.courier.lanes().falters(tenant) { 0 } else { desk.state().in_flight() };
+            self.turns.stands(tenant, open);
         }
     }
 
@@ -175,12 +183,16 @@ impl House {
 
     fn tell_pods(&mut self, snapshot: &Snapshot, plan: &ReleasePlan) {
         let verdicts = self.verdicts(snapshot, plan);
-        let releasing = self.desks.values().any(|desk| desk.state().in_flight() > 0);
+        let releasing = self.desks.values().any(|desk| desk.state().in_flight() > desk.state().stuck().count());
         let most = if releasing { TELLING_BESIDE_RELEASE } else { TELLING };
         let (desks, claims) = (&self.desks, &self.claims);
         let in_release = |note: &crate::book::PodNote| {
             let desk = claims.get(&note.namespace).and_then(|tenant| desks.get(tenant));
-            note.view.standing == Standing::Gated && desk.is_some_and(|desk| desk.state().counts(&note.uid))
+            let Some(state) = desk.map(Desk::state).filter(|_| note.view.standing == Standing::Gated) else {
+                return false;
+            };
+            // Who is stuck may be told: that changes the pod's version, which is all that a touch wants.
+            state.counts(&note.uid) && !state.stuck().any(|stuck| *stuck == note.uid)
         };
         let free = most.saturating_sub(self.telling.under_way());
         let chosen = self.telling.choose(now_ms(), &self.book, &verdicts, in_release, free);
@@ -249,12 +261,13 @@ impl House {
 
 /// The closed list again, as a static text for the metric.
 fn reason_of(reason: &str) -> &'static str {
-    const ALL: [&str; 6] = [
+    const ALL: [&str; 7] = [
         "WaitingForTenantQuota",
         "ExceedsHardLimit",
         "WaitingForFairShareTurn",
         "WaitingForConcurrencySlot",
         "WaitingForCapacity",
+        "ReleaseRefused",
         "Misconfigured",
     ];
     ALL.into_iter().find(|known| *known == reason).unwrap_or("Other")

@@ -2,7 +2,9 @@
 //! once, also when nothing came back.
 use super::errand::{Errand, Place, Report};
 use super::failure_of;
+use super::lanes::{Lane, Lanes};
 use super::patch::{self, LedgerOwner};
+use super::refusals::Words;
 use crate::book::PodNote;
 use crate::clock::now_ms;
 use crate::metrics::{OperatorMetrics, Stage};
@@ -14,8 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
-use std::sync::Arc;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 /// Objects per page of the consistent list.
 const PAGE: u32 = 500;
@@ -27,7 +28,7 @@ pub struct Courier {
     holder: String,
     lease: watch::Receiver<LeaseState>,
     /// Bounds the writes on pods that are under way at once.
-    pods: Arc<Semaphore>,
+    lanes: Lanes,
     metrics: OperatorMetrics,
 }
 
@@ -41,7 +42,13 @@ impl Courier {
         concurrency: usize,
         metrics: OperatorMetrics,
     ) -> Self {
-        Self { client, holder, lease, pods: Arc::new(Semaphore::new(concurrency)), metrics }
+        Self { client, holder, lease, lanes: Lanes::new(concurrency), metrics }
+    }
+
+    /// Who may have how many writes on pods under way.
+    #[must_use]
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
     }
 
     /// Carries one errand out.
@@ -63,15 +70,16 @@ impl Courier {
                 Err(failure) => report(tenant, Event::Listed { round, result: Err(failure) }, Vec::new()),
             },
             Errand::Ungate { tenant, uid, place, version, epoch } => {
-                let result = match place {
+                let (result, words) = match place {
                     Some(place) => self.ungate(&tenant, &uid, &place, version, epoch).await,
-                    None => Err(Failure::NotFound),
+                    None => (Err(Failure::NotFound), None),
                 };
-                report(tenant, Event::Ungated { uid, result }, Vec::new())
+                let refusal = words.map(|words| (uid.clone(), words));
+                Report { refusal, ..report(tenant, Event::Ungated { uid, result }, Vec::new()) }
             }
             Errand::Touch { tenant, uid, place, epoch } => {
                 let result = match place {
-                    Some(place) => self.touch(&uid, &place, epoch).await,
+                    Some(place) => self.touch(&tenant, &uid, &place, epoch).await,
                     None => Err(Failure::NotFound),
                 };
                 report(tenant, Event::Touched { uid, result }, Vec::new())
@@ -164,25 +172,48 @@ impl Courier {
         place: &Place,
         version: Version,
         epoch: u64,
-    ) -> Result<PodView, Failure> {
+    ) -> (Result<PodView, Failure>, Option<Words>) {
         let body = patch::ungate(uid, version, epoch, now_ms());
-        let (view, waited_ms) = {
-            let _permit = self.pods.acquire().await;
-            self.leads()?;
+        let written = {
+            let lane = self.lanes.of(tenant);
+            let _permit = self.lanes.enter(&lane).await;
+            if let Err(failure) = self.leads() {
+                return (Err(failure), None);
+            }
             let _timer = self.metrics.stage(Stage::Gate);
-            let pod = self.patch("remove the gate of Pod", place, keys::manager::RELEASE, &body, false).await;
-            let note = note_of(&pod.map_err(|error| told(&error))?)?;
-            (note.view, now_ms().saturating_sub(note.created_ms))
+            self.write_pod(&lane, "remove the gate of Pod", place, &body).await
         };
-        self.metrics.released(tenant, waited_ms);
-        Ok(view)
+        let pod = match written {
+            Ok(pod) => pod,
+            Err(error) => return (Err(told(&error)), Words::of(&error)),
+        };
+        let note = note_of(&pod);
+        if let Ok(note) = &note {
+            self.metrics.released(tenant, now_ms().saturating_sub(note.created_ms));
+        }
+        (note.map(|note| note.view), None)
     }
 
-    async fn touch(&self, uid: &Uid, place: &Place, epoch: u64) -> Result<PodView, Failure> {
-        let _permit = self.pods.acquire().await;
+    /// A write on a pod in its tenant's lane.
+    async fn write_pod(
+        &self,
+        lane: &Lane,
+        operation: &'static str,
+        place: &Place,
+        body: &Value,
+    ) -> Result<Pod, ApiError> {
+        let written = self.patch(operation, place, keys::manager::RELEASE, body, false).await;
+        let failed = |error: &ApiError| matches!(failure_of(error), Failure::Forbidden | Failure::Lost);
+        lane.told(written.as_ref().is_err_and(failed));
+        written
+    }
+
+    async fn touch(&self, tenant: &str, uid: &Uid, place: &Place, epoch: u64) -> Result<PodView, Failure> {
+        let lane = self.lanes.of(tenant);
+        let _permit = self.lanes.enter(&lane).await;
         self.leads()?;
         let body = patch::touch(uid, epoch, now_ms());
-        let error = match self.patch("touch Pod", place, keys::manager::RELEASE, &body, false).await {
+        let error = match self.write_pod(&lane, "touch Pod", place, &body).await {
             Ok(pod) => return Ok(note_of(&pod)?.view),
             Err(error) => error,
         };
@@ -222,7 +253,7 @@ impl Courier {
 }
 
 fn report(tenant: String, event: Event, places: Vec<(Uid, Place)>) -> Report {
-    Report { tenant, event, places }
+    Report { tenant, event, places, refusal: None }
 }
 
 fn version_of(text: Option<&str>) -> Result<Version, Failure> {

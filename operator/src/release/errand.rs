@@ -1,5 +1,6 @@
 //! Errands: requests of the release protocol with all that is needed to carry them out, and what comes of them.
 use super::patch::LedgerOwner;
+use super::refusals::Words;
 use fairlead_crds::tenant_ledger::Intent as LedgerIntent;
 use fairlead_fairshare::protocol::{Event, Intent, Uid, Version};
 use std::collections::BTreeMap;
@@ -80,6 +81,8 @@ pub struct Report {
     pub event: Event,
     /// Places of pods that were learned on the way.
     pub places: Vec<(Uid, Place)>,
+    /// What the server said to a gate removal that it did not do.
+    pub refusal: Option<(Uid, Words)>,
 }
 
 /// Intents as the ledger keeps them. An intent whose pod nobody can place is kept under a name that no pod has: it still

@@ -1,15 +1,71 @@
 //! The input of the plan: what the protocols say that counts, what waits, and what capacity is left.
 use super::desk::Desk;
+use super::lanes::Lanes;
+use super::refusals::Refusals;
 use crate::book::{PodBook, PodNote, add};
 use crate::view::TenantFacts;
 use fairlead_cluster::{Snapshot, TenantView};
 use fairlead_fairshare::protocol::{Standing, Uid};
-use fairlead_fairshare::{PendingPod, ReleaseInput, ReleasePlan, ResourceVector, TenantInput};
+use fairlead_fairshare::{PendingPod, ReleaseInput, ReleasePlan, ResourceVector, TenantInput, WaitReason, Waiting};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Releases that are decided and not settled, over all tenants: more would only stand in line behind the API server, in an
-/// order that later arrivals could no longer change.
-pub const IN_FLIGHT_MAX: usize = 128;
+/// Releases that are decided and not settled, for each write that may be under way: more would only stand in line behind
+/// the API server, in an order that later arrivals could no longer change.
+const IN_FLIGHT_PER_WRITE: usize = 4;
+/// Releases under way of a tenant whose writes keep failing: enough to see when they succeed again.
+const PROBES: usize = 2;
+
+/// How many more releases may be decided.
+#[derive(Debug)]
+struct Room {
+    /// Over all tenants.
+    all: usize,
+    /// Of one tenant: half, so that one whose writes hang leaves the others theirs.
+    each: usize,
+    most: BTreeMap<String, usize>,
+}
+
+impl Room {
+    fn new(lanes: &Lanes) -> Self {
+        let all = IN_FLIGHT_PER_WRITE * lanes.concurrency();
+        Self { all, each: all.div_ceil(2), most: BTreeMap::new() }
+    }
+
+    /// A pod that is stuck waits for a touch, and a tenant that falters for its pods to take writes again: neither says
+    /// anything about how busy the API server is.
+    fn take(&mut self, tenant: &str, desk: &Desk, falters: bool) {
+        let moving = desk.state().in_flight() - desk.state().stuck().count();
+        let most = if falters { PROBES } else { self.each };
+        self.most.insert(tenant.to_owned(), most.saturating_sub(moving));
+        if !falters {
+            self.all = self.all.saturating_sub(moving);
+        }
+    }
+}
+
+/// What a pass decides on.
+#[derive(Debug)]
+pub struct Table {
+    /// The plan's input.
+    pub input: ReleaseInput,
+    /// Most releases by tenant.
+    pub most: BTreeMap<String, usize>,
+    /// The tenants as far as they are known before the plan.
+    pub facts: BTreeMap<String, TenantFacts>,
+}
+
+/// What is known beside the snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// Pods.
+    pub book: &'a PodBook,
+    /// Pods that could not be let out.
+    pub refusals: &'a Refusals,
+    /// Tenants that falter.
+    pub lanes: &'a Lanes,
+    /// Now.
+    pub now_ms: u64,
+}
 
 /// What counts of one tenant.
 #[derive(Debug, Default)]
@@ -56,8 +112,9 @@ fn count(desk: Option<&mut Desk>, tenant: &TenantView, book: &PodBook) -> Counte
     counted
 }
 
-fn pending(desk: &Desk, book: &PodBook) -> Vec<PendingPod> {
-    let notes = desk.state().pending().filter_map(|uid| book.get(uid));
+fn pending(desk: &Desk, known: Known<'_>) -> Vec<PendingPod> {
+    let willing = desk.state().pending().filter(|uid| !known.refusals.rests(uid, known.now_ms));
+    let notes = willing.filter_map(|uid| known.book.get(uid));
     let waiting = notes.filter(|note| note.view.standing == Standing::Gated && !note.deleting);
     waiting
         .map(|note| PendingPod {
@@ -70,22 +127,18 @@ fn pending(desk: &Desk, book: &PodBook) -> Vec<PendingPod> {
 }
 
 /// The plan's input, and the facts of the tenants as far as they are known before it.
-pub fn of(
-    snapshot: &Snapshot,
-    desks: &mut BTreeMap<String, Desk>,
-    book: &PodBook,
-    window_percent: u32,
-) -> (ReleaseInput, BTreeMap<String, TenantFacts>) {
+#[must_use]
+pub fn of(snapshot: &Snapshot, desks: &mut BTreeMap<String, Desk>, at: Known<'_>, window_percent: u32) -> Table {
     let total = snapshot.total();
     let mut unbound = ResourceVector::new();
     let (mut tenants, mut facts) = (Vec::new(), BTreeMap::new());
-    let mut in_flight = 0;
+    let mut room = Room::new(at.lanes);
     for (name, tenant) in &snapshot.tenants {
-        let counted = count(desks.get_mut(name), tenant, book);
+        let counted = count(desks.get_mut(name), tenant, at.book);
         add(&mut unbound, &counted.unbound);
         let desk = desks.get(name);
         let plannable = counted.known && tenant.error.is_none();
-        let pending = desk.filter(|_| plannable).map(|desk| pending(desk, book)).unwrap_or_default();
+        let pending = desk.filter(|_| plannable).map(|desk| pending(desk, at)).unwrap_or_default();
         let known = TenantFacts {
             ready: counted.known,
             trouble: desk.and_then(|desk| desk.state().trouble()),
@@ -95,9 +148,11 @@ pub fn of(
             hard: tenant.hard.clone(),
             in_flight: desk.map_or(0, |desk| desk.state().in_flight()),
             releasing: counted.releasing,
-            ..waiting_of(tenant, book, desk)
+            ..waiting_of(tenant, at.book, desk)
         };
-        in_flight += known.in_flight;
+        if let Some(desk) = desk {
+            room.take(name, desk, at.lanes.falters(name));
+        }
         facts.insert(name.clone(), known);
         tenants.push(TenantInput {
             name: name.clone(),
@@ -107,15 +162,24 @@ pub fn of(
             pending,
         });
     }
-    let input = ReleaseInput {
-        tenants,
-        free: snapshot.free(),
-        total,
-        unbound,
-        window_percent,
-        max_releases: IN_FLIGHT_MAX.saturating_sub(in_flight),
-    };
-    (input, facts)
+    let input = ReleaseInput { tenants, free: snapshot.free(), total, unbound, window_percent, max_releases: room.all };
+    Table { input, most: room.most, facts }
+}
+
+/// Pods that no plan decides on, and why.
+#[must_use]
+pub fn held_up(desks: &BTreeMap<String, Desk>, claims: &BTreeMap<String, String>, at: Known<'_>) -> Vec<Waiting> {
+    let refused = at.refusals.iter().filter_map(|(uid, words)| {
+        let note = at.book.get(uid).filter(|note| note.view.standing == Standing::Gated && !note.deleting)?;
+        let tenant = claims.get(&note.namespace)?;
+        let stuck = || desks.get(tenant).is_some_and(|desk| desk.state().stuck().any(|stuck| stuck == uid));
+        (at.refusals.rests(uid, at.now_ms) || stuck()).then(|| Waiting {
+            tenant: tenant.clone(),
+            uid: uid.to_string(),
+            reason: WaitReason::ReleaseRefused { fault: words.to_owned() },
+        })
+    });
+    refused.collect()
 }
 
 /// Pods behind the gate that are not on their way out.

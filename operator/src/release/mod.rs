@@ -4,7 +4,9 @@ pub mod conditions;
 pub mod desk;
 pub mod errand;
 pub mod input;
+pub mod lanes;
 pub mod patch;
+pub mod refusals;
 
 use fairlead_fairshare::protocol::Failure;
 use fairlead_runtime::ApiError;

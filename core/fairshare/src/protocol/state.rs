@@ -55,6 +55,16 @@ pub(super) struct Sending {
     pub(super) stage: Stage,
     /// How often the removal was sent by this leader.
     pub(super) sends: u8,
+    /// How often a touch failed.
+    pub(super) touches: u8,
+    /// Ticks until the next touch.
+    pub(super) rest: u8,
+}
+
+impl Sending {
+    pub(super) fn due(version: Version) -> Self {
+        Self { version, stage: Stage::Due, sends: 0, touches: 0, rest: 0 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

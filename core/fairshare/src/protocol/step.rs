@@ -3,6 +3,9 @@ use super::state::{Operation, PendingLedger, Phase, Sending, Stage};
 use super::{Event, Failure, Intent, Ledger, MAX_INTENTS, MAX_SENDS, PodView, Request, Standing, State, Uid, Version};
 use std::collections::BTreeMap;
 
+/// At most 2⁵ − 1 ticks between two touches of a pod.
+const MAX_REST_SHIFT: u8 = 5;
+
 /// The five rules as switches, so that a search can show what each of them is for. Production has no way to set them.
 #[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +101,7 @@ impl State {
             Phase::Fenced => self.take_over(rules, requests),
             Phase::Ready => {
                 self.touch_cancelled(requests);
+                self.intents.values_mut().for_each(|sending| sending.rest = sending.rest.saturating_sub(1));
                 self.retire(requests);
                 self.guard(requests);
             }
@@ -147,7 +151,7 @@ impl State {
     fn adopt(&mut self, written: &BTreeMap<Uid, Version>, requests: &mut Vec<Request>) {
         self.intents.retain(|uid, sending| written.get(uid) == Some(&sending.version));
         for (uid, &version) in written {
-            self.intents.entry(uid.clone()).or_insert(Sending { version, stage: Stage::Due, sends: 0 });
+            self.intents.entry(uid.clone()).or_insert(Sending::due(version));
         }
         self.send_due(requests);
     }
@@ -171,6 +175,11 @@ impl State {
     fn touched(&mut self, uid: &Uid, result: Result<PodView, Failure>) {
         if let Some(sending) = self.intents.get_mut(uid).filter(|sending| sending.stage == Stage::Touching) {
             sending.stage = Stage::Cancel;
+            if result.is_err() {
+                // 0, 1, 3 … ticks are left out: what makes every write on this pod fail may last.
+                sending.rest = (1u8 << sending.touches.min(MAX_REST_SHIFT)) - 1;
+                sending.touches = sending.touches.saturating_add(1);
+            }
         }
         match result {
             Ok(view) => self.observe_known(uid, view),
@@ -217,7 +226,9 @@ impl State {
     fn touch_cancelled(&mut self, requests: &mut Vec<Request>) {
         let open: Vec<Uid> = self.stuck().cloned().collect();
         for uid in open {
-            if let Some(sending) = self.intents.get_mut(&uid).filter(|sending| sending.stage == Stage::Cancel) {
+            if let Some(sending) =
+                self.intents.get_mut(&uid).filter(|sending| sending.stage == Stage::Cancel && sending.rest == 0)
+            {
                 sending.stage = Stage::Touching;
                 requests.push(Request::Touch { uid });
             }

@@ -52,8 +52,7 @@ impl State {
             None => (None, 0, Vec::new()),
         };
         for Intent { uid, version } in intents {
-            let found = Sending { version, stage: Stage::Due, sends: 0 };
-            let known = self.intents.entry(uid).or_insert(found);
+            let known = self.intents.entry(uid).or_insert(Sending::due(version));
             known.version = known.version.max(version);
         }
         self.ledger = version;
