@@ -71,6 +71,18 @@ async fn asked_again_it_succeeds_again_and_elsewhere_it_does_not() {
 }
 
 #[tokio::test]
+async fn a_placement_made_anew_gives_away_nothing_that_a_pod_runs_on() {
+    let mut runs = pod("runs", "4");
+    runs["spec"]["nodeName"] = json!("n1");
+    let placement = json!({ "containers": [{ "name": "main", "cpus": "0-1,16-17", "memoryNodes": "0" }] });
+    runs["metadata"]["annotations"] = json!({ "fairlead.dev/placement": placement.to_string() });
+    let (house, api) = house(&[runs, pod("p", "4")], &[]);
+    assert_eq!(house.bind("p", "n1").await, "");
+    let placement = api.get(&placement_path("n1")).unwrap();
+    assert_eq!(placement["spec"]["reservations"][0]["cpus"], "2-3,18-19");
+}
+
+#[tokio::test]
 async fn a_pod_without_cpus_of_its_own_costs_no_reservation() {
     let (house, api) = house(&[pod("p", "500m")], &[]);
     assert_eq!(house.bind("p", "n1").await, "");

@@ -60,7 +60,7 @@ impl Snapshot {
         let needed = pod.exclusive.as_ref().map_or(0, |wanted| wanted.cores(width).saturating_mul(u64::from(width)));
         let no_fit = || {
             let (machine, wanted) = (view.machine.as_ref()?, pod.exclusive.as_ref()?);
-            evaluate(machine, &view.free_for(machine, pod).as_node(), wanted).err().map(|no| no.to_string())
+            evaluate(machine, &view.room_for(machine, pod).as_node(), wanted).err().map(|no| no.to_string())
         };
         let message = match (&verdict, &view.distrust) {
             (Ok(_), _) => "fits".to_owned(),

@@ -4,21 +4,8 @@ use crate::pod::PodWish;
 use crate::snapshot::Snapshot;
 use crate::tenant::TenantView;
 use fairlead_fairshare::{ResourceVector, first_refusal};
-use fairlead_placement::Reason;
-use fairlead_topology::{Choice, CpuMask, CpuRequest, Machine, NoFit, NodeFree, Score, Verdict, choose, evaluate};
-
-/// What is free for one pod on a trusted node: what is free for all, and what the pod itself holds there already.
-pub(crate) struct FreeFor {
-    pub(crate) cpus: CpuMask,
-    pub(crate) memory_bytes: Vec<u64>,
-    pub(crate) shared_reserve: u32,
-}
-
-impl FreeFor {
-    pub(crate) fn as_node(&self) -> NodeFree<'_> {
-        NodeFree { cpus: &self.cpus, memory_free_bytes: &self.memory_bytes, shared_reserve: self.shared_reserve }
-    }
-}
+use fairlead_placement::{Reason, Room};
+use fairlead_topology::{Choice, CpuMask, CpuRequest, Machine, NoFit, Score, Verdict, choose, evaluate};
 
 impl Snapshot {
     /// Whether the pod fits the node, and how well: the extender's filter and prioritize. Allocates nothing, except for a
@@ -32,8 +19,8 @@ impl Snapshot {
         let Some(wanted) = &pod.exclusive else { return view.admits_shared(pod).map(|()| Score(0)) };
         let machine = view.trusted()?;
         let Some(summary) = view.summary.as_ref().filter(|_| !view.is_loose(pod)) else {
-            let free = view.free_for(machine, pod);
-            return evaluate(machine, &free.as_node(), wanted).map_err(Reason::from);
+            let room = view.room_for(machine, pod);
+            return evaluate(machine, &room.as_node(), wanted).map_err(Reason::from);
         };
         let spare = view.spares_own_fraction(machine, pod, wanted);
         match summary.evaluate(machine, wanted) {
@@ -56,7 +43,7 @@ impl Snapshot {
             return view.admits_shared(pod).map(|()| nothing);
         };
         let machine = view.trusted()?;
-        match choose(machine, &view.free_for(machine, pod).as_node(), wanted) {
+        match choose(machine, &view.room_for(machine, pod).as_node(), wanted) {
             Verdict::Fits(choice) => Ok(choice),
             Verdict::DoesNotFit(no) => Err(Reason::from(no)),
         }
@@ -131,22 +118,14 @@ impl NodeView {
             || needed.saturating_add(u64::from(self.shared_reserve_with(pod))) <= u64::from(self.free_len)
     }
 
-    pub(crate) fn free_for(&self, machine: &Machine, pod: &PodWish) -> FreeFor {
-        let mut free = FreeFor {
-            cpus: self.free.clone(),
-            memory_bytes: self.memory_free_bytes.clone(),
-            shared_reserve: self.shared_reserve_with(pod),
-        };
-        if self.is_loose(pod)
-            && let Some(own) = self.held_by(&pod.id.uid)
-        {
-            free.cpus.union_with(&own.cpus);
-            for (numa_node, bytes) in &own.memory {
-                if let Some(left) = machine.numa_index(*numa_node).and_then(|i| free.memory_bytes.get_mut(i)) {
-                    *left = left.saturating_add(*bytes);
-                }
-            }
+    /// What is free for one pod here: what is free for all, and what the pod itself holds here already.
+    pub(crate) fn room_for(&self, machine: &Machine, pod: &PodWish) -> Room {
+        let shared_reserve = self.shared_reserve_with(pod);
+        let own = if self.is_loose(pod) { pod.id.uid.as_str() } else { "" };
+        // A node whose reservations contradict each other is not trusted and comes not here.
+        match Room::of(machine, self.listed(), &self.beside, own) {
+            Ok(room) if !own.is_empty() => Room { shared_reserve, ..room },
+            _ => Room { cpus: self.free.clone(), memory_bytes: self.memory_free_bytes.clone(), shared_reserve },
         }
-        free
     }
 }

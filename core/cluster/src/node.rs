@@ -1,12 +1,12 @@
 //! One node: its machine, what is free on it, and whether it is trusted.
 use crate::fields::{CPU, add, offers, owning_node};
 use crate::pod::PodView;
-use crate::reservations::from_wire;
+use crate::reservations::{carried_by, from_wire};
 use crate::topology::machine_of;
 use fairlead_crds::{NodePlacement, NodeTopology};
 use fairlead_fairshare::ResourceVector;
-use fairlead_placement::{Held, Reason, Reservation, ReservationFault};
-use fairlead_topology::{CpuMask, FreeSummary, Machine, NodeFree};
+use fairlead_placement::{Beside, Reason, Reservation, ReservationFault, Room};
+use fairlead_topology::{CpuMask, FreeSummary, Machine};
 use k8s_openapi::api::core::v1::Node;
 use std::sync::Arc;
 
@@ -128,7 +128,8 @@ pub struct NodeView {
     pub distrust: Option<Distrust>,
     /// Its NodePlacement.
     pub placement: Option<PlacementView>,
-    /// CPUs that nobody holds, promises of this process included; empty on a node that is not trusted.
+    /// CPUs that nobody holds: by a reservation, by the placement a live pod carries, or by a promise of this process.
+    /// Empty on a node that is not trusted.
     pub free: CpuMask,
     /// Bytes that nobody holds, by dense NUMA index; empty on a node that is not trusted.
     pub memory_free_bytes: Vec<u64>,
@@ -148,8 +149,10 @@ pub struct NodeView {
     pub(crate) free_len: u32,
     /// UIDs of pods that hold something here and are not bound here: rare, and of interest to those pods alone.
     pub(crate) loose: Vec<String>,
-    /// Promises of this process that the watch does not show yet.
-    pub(crate) promises: Vec<Reservation>,
+    /// What is held here beside the reservations.
+    pub(crate) beside: Beside,
+    /// Whether every placement annotation that counts could be read.
+    pub(crate) carried_readable: bool,
 }
 
 /// All that a view is made from.
@@ -182,26 +185,24 @@ impl Parts<'_> {
         placement.reservations.as_deref().map_err(distrust)
     }
 
-    fn trusted(&self) -> Result<(Arc<Machine>, CpuMask, Vec<u64>), Distrust> {
-        let machine = self.machine()?;
-        let held = Held::of(&machine, self.reservations()?).map_err(|fault| distrust(&fault))?;
-        let mut free = held.free_cpus(&machine);
-        let mut memory = held.free_memory_bytes(&machine);
-        for promise in &self.promises {
-            free.subtract_with(&promise.cpus);
-            for (numa_node, bytes) in &promise.memory {
-                if let Some(left) = machine.numa_index(*numa_node).and_then(|index| memory.get_mut(index)) {
-                    *left = left.saturating_sub(*bytes);
-                }
-            }
-        }
-        Ok((machine, free, memory))
+    /// What the live pods run on that have a placement and no reservation.
+    fn carried(&self) -> Result<Vec<Reservation>, Distrust> {
+        let Ok(machine) = self.machine() else { return Ok(Vec::new()) };
+        let pods = self.pods.iter().map(|(pod, _)| pod).filter(|pod| !pod.terminal);
+        let unlisted = pods.filter(|pod| !self.placement.is_some_and(|placement| placement.holds(&pod.id.uid)));
+        unlisted.filter_map(|pod| carried_by(pod, &machine).transpose()).collect()
     }
 
-    /// Whether the pod holds CPUs of its own here, by the watch or by a promise.
-    fn holds(&self, pod_uid: &str) -> bool {
+    /// Whether the pod holds CPUs of its own here.
+    fn holds(&self, beside: &Beside, pod_uid: &str) -> bool {
         self.placement.is_some_and(|placement| placement.holds(pod_uid))
-            || self.promises.iter().any(|promise| promise.pod.uid == pod_uid)
+            || beside.unlisted(&[], "").any(|held| held.pod.uid == pod_uid)
+    }
+
+    fn room(&self, beside: &Beside) -> Result<(Arc<Machine>, Room), Distrust> {
+        let machine = self.machine()?;
+        let room = Room::of(&machine, self.reservations()?, beside, "").map_err(|fault| distrust(&fault))?;
+        Ok((machine, room))
     }
 }
 
@@ -210,7 +211,13 @@ fn distrust(fault: &ReservationFault) -> Distrust {
 }
 
 impl NodeView {
-    pub(crate) fn build(parts: Parts<'_>) -> Self {
+    pub(crate) fn build(mut parts: Parts<'_>) -> Self {
+        let promises = std::mem::take(&mut parts.promises);
+        let (carried, unreadable) = match parts.carried() {
+            Ok(carried) => (carried, None),
+            Err(distrust) => (Vec::new(), Some(distrust)),
+        };
+        let mut beside = Beside { carried, promises, shared_reserve: 0 };
         let mut requested = ResourceVector::new();
         let mut unmanaged = ResourceVector::new();
         let mut shared_milli = 0u64;
@@ -219,22 +226,22 @@ impl NodeView {
             if !managed {
                 add(&mut unmanaged, &pod.request);
             }
-            shared_milli = shared_milli.saturating_add(pod.shared_milli(parts.holds(&pod.id.uid)));
+            shared_milli = shared_milli.saturating_add(pod.shared_milli(parts.holds(&beside, &pod.id.uid)));
         }
-        let shared_reserve = parts.node.system_reserve.saturating_add(whole_cpus(shared_milli));
+        beside.shared_reserve = parts.node.system_reserve.saturating_add(whole_cpus(shared_milli));
         let machine = parts.machine().ok();
-        let (free, memory_free_bytes, summary, distrust) = match parts.trusted() {
-            Ok((machine, free, memory)) => {
-                let all = NodeFree { cpus: &free, memory_free_bytes: &memory, shared_reserve };
-                let summary = FreeSummary::new(&machine, &all);
-                (free, memory, Some(summary), None)
+        let room = parts.room(&beside).and_then(|room| unreadable.clone().map_or(Ok(room), Err));
+        let (free, memory_free_bytes, summary, distrust) = match room {
+            Ok((machine, room)) => {
+                let summary = FreeSummary::new(&machine, &room.as_node());
+                (room.cpus, room.memory_bytes, Some(summary), None)
             }
             Err(distrust) => (CpuMask::new(), Vec::new(), None, Some(distrust)),
         };
         let reservations =
             parts.placement.and_then(|placement| placement.reservations.as_deref().ok()).unwrap_or_default();
         let bound = |uid: &str| parts.pods.iter().any(|(pod, _)| pod.id.uid == uid);
-        let loose = reservations.iter().chain(&parts.promises).map(|held| &held.pod.uid).filter(|uid| !bound(uid));
+        let loose = reservations.iter().chain(&beside.promises).map(|held| &held.pod.uid).filter(|uid| !bound(uid));
         Self {
             name: parts.name.to_owned(),
             uid: parts.node.uid.clone(),
@@ -255,13 +262,14 @@ impl NodeView {
             free_len: free.len(),
             free,
             memory_free_bytes,
-            shared_reserve,
+            shared_reserve: beside.shared_reserve,
             system_reserve: parts.node.system_reserve,
             shared_milli,
             requested,
             unmanaged,
             summary,
-            promises: parts.promises,
+            carried_readable: unreadable.is_none(),
+            beside,
         }
     }
 
@@ -269,6 +277,11 @@ impl NodeView {
     #[must_use]
     pub fn held_by(&self, pod_uid: &str) -> Option<&Reservation> {
         let listed = self.placement.iter().flat_map(|placement| &placement.reservations);
-        listed.chain(&self.promises).find(|held| held.pod.uid == pod_uid)
+        listed.chain(&self.beside.carried).chain(&self.beside.promises).find(|held| held.pod.uid == pod_uid)
+    }
+
+    /// The reservations that the watch shows.
+    pub(crate) fn listed(&self) -> &[Reservation] {
+        self.placement.as_ref().map_or(&[], |placement| &placement.reservations)
     }
 }

@@ -1,9 +1,12 @@
 //! Reservations between the wire and the core, and the annotation that a Binding carries.
 use crate::fields::milliseconds;
+use crate::node::Distrust;
+use crate::pod::PodView;
+use fairlead_crds::keys;
 use fairlead_crds::node_placement::{Reservation as Wire, ReservedContainer, ReservedMemory};
 use fairlead_crds::placement::{ContainerPlacement, Placement};
-use fairlead_placement::{PodRef, Reservation, ReservationFault};
-use fairlead_topology::CpuMask;
+use fairlead_placement::{PodRef, Reason, Reservation, ReservationFault};
+use fairlead_topology::{CpuMask, Machine};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
@@ -71,4 +74,42 @@ pub fn annotation_of(reservation: &Reservation) -> Placement {
         memory_nodes: memory_nodes.clone(),
     };
     Placement { containers: reservation.containers.iter().map(container).collect() }
+}
+
+/// What a bound pod runs on by its placement annotation, which came with its Binding and which the API server lets nobody
+/// change; none without the annotation. The annotation does not say how the memory is split, so all of it counts on each
+/// NUMA node that it names.
+///
+/// # Errors
+/// An annotation that cannot be read, or is of another machine: then nobody knows what is free.
+pub(crate) fn carried_by(pod: &PodView, machine: &Machine) -> Result<Option<Reservation>, Distrust> {
+    let Some(text) = &pod.placement else { return Ok(None) };
+    let unreadable = |why: String| Distrust {
+        reason: Reason::NodeDistrusted,
+        detail: format!("annotation {} of pod {}/{}: {why}", keys::PLACEMENT_ANNOTATION, pod.id.namespace, pod.id.name),
+    };
+    let list = |text: &str| CpuMask::parse_list(text).map_err(|error| unreadable(error.to_string()));
+    let placement: Placement = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+    let bytes = pod.exclusive.as_ref().map_or(0, |wanted| wanted.memory_bytes);
+    let mut held = Reservation {
+        pod: pod.id.clone(),
+        reserved_at_ms: 0,
+        cpus: CpuMask::new(),
+        containers: Vec::with_capacity(placement.containers.len()),
+        memory: Vec::new(),
+    };
+    for container in placement.containers {
+        let cpus = list(&container.cpus)?;
+        if !cpus.is_subset(machine.cpus()) {
+            return Err(unreadable(format!("the machine has no CPUs {}", cpus.subtract(machine.cpus()))));
+        }
+        held.cpus.union_with(&machine.whole_cores(&cpus));
+        held.containers.push((container.name, cpus));
+        for numa_node in list(&container.memory_nodes)?.iter() {
+            if held.memory.iter().all(|(known, _)| *known != numa_node) {
+                held.memory.push((numa_node, bytes));
+            }
+        }
+    }
+    Ok(Some(held))
 }

@@ -193,7 +193,7 @@ fn facts(view: &NodeView, placement: PlacementView) -> PlacementRead {
         uid: placement.uid,
         generation: placement.generation,
         reservations: placement.reservations,
-        machine: view.machine.clone().ok_or_else(why),
-        shared_reserve: view.shared_reserve,
+        machine: view.machine.clone().filter(|_| view.carried_readable).ok_or_else(why),
+        beside: view.beside.clone(),
     })
 }

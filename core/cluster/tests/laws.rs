@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use support::{Like, OWN, namespace, node_with, placement, pod, quota, topology};
+use support::{Like, OWN, bound_on, namespace, node_with, placement, pod, quota, topology};
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const NAMESPACES: [&str; 3] = ["shop", "lab", "kube-system"];
@@ -39,9 +39,19 @@ fn like() -> impl Strategy<Value = Like> {
     let namespace = prop::sample::select(NAMESPACES.to_vec());
     let cpu = prop::sample::select(vec!["1", "2", "4", "500m"]);
     let phase = prop::sample::select(vec!["Pending", "Running", "Failed"]);
-    (node, namespace, cpu, phase, any::<bool>(), 0u32..3).prop_map(|(node, namespace, cpu, phase, gated, second)| {
-        Like { gated: gated && node.is_none(), node, namespace, cpu, phase, second, released: false }
-    })
+    let carries = prop::option::of(prop::sample::select(vec!["0-1", "2", "4-7", "9"]));
+    (node, namespace, cpu, phase, any::<bool>(), 0u32..3, carries).prop_map(
+        |(node, namespace, cpu, phase, gated, second, carries)| Like {
+            gated: gated && node.is_none(),
+            carries: carries.filter(|_| node.is_some()),
+            node,
+            namespace,
+            cpu,
+            phase,
+            second,
+            released: false,
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -134,12 +144,23 @@ fn agree(snapshot: &Snapshot) -> Result<(), TestCaseError> {
     for (index, view) in (0u32..).zip(&snapshot.nodes) {
         prop_assert_eq!(snapshot.index_of(&view.name), Some(index));
         for (uid, cpu) in [("new", "1"), ("new", "3"), ("p0", "2"), ("p1", "6"), ("new", "1500m")] {
-            let wish = PodWish::of(&pod(uid, &Like { cpu, ..Like::default() }));
+            let asking = pod(uid, &Like { cpu, ..Like::default() });
+            let wish = PodWish::of(&asking);
             let chosen = snapshot.choose(index, &wish);
             prop_assert_eq!(snapshot.judge(index, &wish), chosen.as_ref().map(|c| c.score).map_err(|reason| *reason));
-            if let Ok(choice) = chosen
-                && view.held_by(uid).is_none()
-            {
+            if view.held_by(uid).is_some() {
+                continue;
+            }
+            // What the bind step reserves is what was chosen; pods without CPUs of their own it does not refuse.
+            if wish.exclusive.is_some() {
+                let reserved = bound_on(snapshot, &view.name, &asking);
+                match (&reserved, &chosen) {
+                    // Of several things missing each names the one it looks for first.
+                    (Err(_), Err(_)) if view.distrust.is_some() => {}
+                    _ => prop_assert_eq!(reserved, chosen.as_ref().map(|c| c.cpus.clone()).map_err(|reason| *reason)),
+                }
+            }
+            if let Ok(choice) = chosen {
                 prop_assert!(choice.cpus.is_subset(&view.free));
             }
         }

@@ -7,7 +7,7 @@ use fairlead_cluster::{
 };
 use fairlead_placement::{PlacementRead, PodRef, Reservation};
 use fairlead_topology::CpuMask;
-use support::{Like, OWN, add_pod, model, node, node_with, one_node, placement, pod, topology, wish};
+use support::{Like, OWN, add_pod, bound, model, node, node_with, one_node, placement, pod, topology, wish};
 
 fn mask(list: &str) -> CpuMask {
     CpuMask::parse_list(list).unwrap()
@@ -147,6 +147,50 @@ fn a_promise_counts_until_the_watch_shows_it() {
     model.assume("n1", promise("p", "0-3"));
     add_pod(&mut model, "p", &Like { node: Some("n2"), ..Like::default() });
     assert_eq!(model.snapshot().node_named("n1").unwrap().free, mask("0-7"), "bound elsewhere");
+}
+
+#[test]
+fn running_pods_keep_their_cpus_when_the_placement_is_lost() {
+    let mut model = one_node(&[("a", "0-1")]);
+    let runs =
+        |cpu, carries| Like { cpu, carries: Some(carries), node: Some("n1"), phase: "Running", ..Like::default() };
+    add_pod(&mut model, "a", &runs("2", "0-1"));
+    add_pod(&mut model, "half", &runs("1", "4"));
+    add_pod(&mut model, "ended", &Like { phase: "Succeeded", ..runs("2", "2-3") });
+    model.apply(Event::Placements(Change::Delete(placement("n1", 1, &[]))));
+    let mut anew = placement("n1", 1, &[]);
+    anew.metadata.uid = Some("np-another".into());
+    model.apply(Event::Placements(Change::Apply(anew)));
+    let snapshot = model.snapshot();
+    let view = snapshot.node_named("n1").unwrap();
+    assert_eq!(view.free, mask("2-3,6-7"), "whole cores, idle siblings included");
+    assert_eq!(view.memory_free_bytes, [6 << 30, 8 << 30]);
+    assert_eq!(view.shared_reserve, 0, "they are not in the shared pool");
+    assert_eq!(verdict(&snapshot, "5"), Err(Reason::NotEnoughExclusiveCpus));
+    assert_eq!(bound(&snapshot, "new", "4"), Ok(mask("2-3,6-7")));
+    assert_eq!(bound(&snapshot, "new", "5"), Err(Reason::NotEnoughExclusiveCpus));
+
+    let mut overlapping = placement("n1", 2, &[("b", "0-1")]);
+    overlapping.metadata.uid = Some("np-another".into());
+    model.apply(Event::Placements(Change::Apply(overlapping)));
+    let snapshot = model.snapshot();
+    assert_eq!(snapshot.node_named("n1").unwrap().free, mask("2-3,6-7"), "of both, once");
+    assert_eq!(bound(&snapshot, "b", "2"), Err(Reason::NodeDistrusted), "a reservation of what another runs on");
+}
+
+#[test]
+fn a_placement_annotation_that_nobody_can_read_makes_the_node_distrusted() {
+    for (carries, said) in [("x", "pod shop/odd"), ("8", "the machine has no CPUs 8")] {
+        let mut model = one_node(&[]);
+        let like = Like { carries: Some(carries), node: Some("n1"), phase: "Running", ..Like::default() };
+        let snapshot = add_pod(&mut model, "odd", &like);
+        assert_eq!(verdict(&snapshot, "2"), Err(Reason::NodeDistrusted));
+        assert_eq!(bound(&snapshot, "new", "2"), Err(Reason::NodeDistrusted));
+        let detail = snapshot.why_not("n1", &wish("new", "2")).unwrap();
+        assert!(detail.message.contains(said), "{}", detail.message);
+        model.apply(Event::Placements(Change::Apply(placement("n1", 2, &[("odd", "0-1")]))));
+        assert_eq!(bound(&model.snapshot(), "new", "2"), Ok(mask("2-3")), "the reservation says it");
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! One bind, without I/O: read, reserve, bind, and after a failure take the reservation back.
 pub use crate::wire::{BindError, BindOutcome, BindRequest, Event, PatchOutcome, Request, TouchOutcome, Withdrawal};
 use crate::{Held, reservation::PodRef};
-use crate::{PlacementFacts, PlacementRead, PodFacts, PodRead, Reason, Reservation, ReservationFault, withdraw};
-use fairlead_topology::{ContainerCpus, CpuRequest, NodeFree, Verdict, choose};
+use crate::{PlacementFacts, PlacementRead, PodFacts, PodRead, Reason, Reservation, Room, withdraw};
+use fairlead_topology::{ContainerCpus, CpuRequest, Machine, Verdict, choose};
 
 /// So many times it is tried anew after a conflict or a lost answer.
 pub const MAX_ROUNDS: u8 = 8;
@@ -262,24 +262,16 @@ fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<(Option
     let pod = &job.request.pod;
     let machine = facts.machine.as_ref().map_err(|reason| *reason)?;
     let own = facts.reservations.iter().position(|held| held.pod.uid == pod.uid);
-    if let Some(index) = own
-        && let Some(held) = facts.reservations.get(index).filter(|held| serves(held, pinned))
-    {
+    let former = own.and_then(|index| facts.reservations.get(index));
+    if let Some(held) = former.filter(|held| serves(held, pinned)) {
+        may_renew(machine, held, facts)?;
         let renewed = held.reserved_at_ms.saturating_add(RENEWAL_STEP_MS).max(job.now_ms);
-        trusted(Held::of(machine, &facts.reservations))?;
         return Ok((own, Reservation { reserved_at_ms: renewed, ..held.clone() }));
     }
-    let mut others = facts.reservations.clone();
-    let former = own.map(|index| others.remove(index));
-    let held = trusted(Held::of(machine, &others))?;
-    let free = NodeFree {
-        cpus: &held.free_cpus(machine),
-        memory_free_bytes: &held.free_memory_bytes(machine),
-        shared_reserve: facts.shared_reserve,
-    };
+    let room = room(machine, facts, &pod.uid)?;
     let containers = pinned.containers.iter().map(|(name, cpus)| ContainerCpus { name: name.clone(), cpus: *cpus });
     let wanted = CpuRequest { containers: containers.collect(), memory_bytes: pinned.memory_bytes };
-    match choose(machine, &free, &wanted) {
+    match choose(machine, &room.as_node(), &wanted) {
         Verdict::Fits(choice) => {
             let after_former = former.map_or(0, |former| former.reserved_at_ms.saturating_add(RENEWAL_STEP_MS));
             Ok((own, Reservation::of_choice(PodRef::clone(pod), job.now_ms.max(after_former), choice)))
@@ -288,8 +280,15 @@ fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<(Option
     }
 }
 
-fn trusted(held: Result<Held, ReservationFault>) -> Result<Held, Reason> {
-    held.map_err(|_| Reason::NodeDistrusted)
+fn room(machine: &Machine, facts: &PlacementFacts, own: &str) -> Result<Room, Reason> {
+    Room::of(machine, &facts.reservations, &facts.beside, own).map_err(|_| Reason::NodeDistrusted)
+}
+
+/// Whether the pod may keep what it holds: nobody else holds a part of it, by a reservation or without one.
+fn may_renew(machine: &Machine, held: &Reservation, facts: &PlacementFacts) -> Result<(), Reason> {
+    Held::of(machine, &facts.reservations).map_err(|_| Reason::NodeDistrusted)?;
+    let mut others = facts.beside.unlisted(&facts.reservations, &held.pod.uid);
+    if others.any(|other| other.cpus.intersects(&held.cpus)) { Err(Reason::NodeDistrusted) } else { Ok(()) }
 }
 
 fn serves(held: &Reservation, pinned: &Pinned) -> bool {

@@ -1,5 +1,5 @@
 //! What the steps are told about pods and nodes.
-use crate::{Reason, Reservation};
+use crate::{Beside, Reason, Reservation};
 use fairlead_topology::{CpuRequest, Machine};
 use std::sync::Arc;
 
@@ -44,8 +44,8 @@ pub struct PlacementFacts {
     pub reservations: Vec<Reservation>,
     /// The machine, or why none is known: then nothing can be promised, but everything can be taken back.
     pub machine: Result<Arc<Machine>, Reason>,
-    /// CPUs that must stay in the shared pool.
-    pub shared_reserve: u32,
+    /// What is held there beside the reservations, as the watch shows it.
+    pub beside: Beside,
 }
 
 /// Answer to reading a NodePlacement.

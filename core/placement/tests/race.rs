@@ -6,8 +6,8 @@ mod support;
 
 use fairlead_placement::reap::Candidate;
 use fairlead_placement::{
-    BindOutcome, BindRequest, Event, Held, PatchOutcome, PlacementFacts, PlacementRead, PodFacts, PodRead, Request,
-    Reservation, TouchOutcome, bind, reap,
+    Beside, BindOutcome, BindRequest, Event, Held, PatchOutcome, PlacementFacts, PlacementRead, PodFacts, PodRead,
+    Request, Reservation, TouchOutcome, bind, reap,
 };
 use fairlead_topology::{CpuMask, Machine};
 use std::collections::HashSet;
@@ -142,7 +142,7 @@ impl Setting {
                     generation: placement.generation,
                     reservations: placement.reservations.clone(),
                     machine: Ok(Arc::clone(&self.machine)),
-                    shared_reserve: 0,
+                    beside: Beside::default(),
                 }))
             }
             Request::Reserve { node, generation, replaces, reservation, .. } => {

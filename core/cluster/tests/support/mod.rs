@@ -1,8 +1,11 @@
 //! Objects for the tests of this crate, as the API server would show them.
 #![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, reason = "test support")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test support")]
 use fairlead_cluster::{Change, Event, Model, PodWish, Snapshot};
+use fairlead_cluster::{Reason, pod_facts};
 use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota};
+use fairlead_placement::{BindError, BindRequest, Event as BindEvent, Request, bind};
+use fairlead_topology::CpuMask;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -90,11 +93,22 @@ pub struct Like {
     pub released: bool,
     pub phase: &'static str,
     pub second: u32,
+    /// CPUs in its placement annotation.
+    pub carries: Option<&'static str>,
 }
 
 impl Default for Like {
     fn default() -> Self {
-        Self { namespace: "shop", cpu: "2", node: None, gated: false, released: false, phase: "Pending", second: 0 }
+        Self {
+            namespace: "shop",
+            cpu: "2",
+            node: None,
+            gated: false,
+            released: false,
+            phase: "Pending",
+            second: 0,
+            carries: None,
+        }
     }
 }
 
@@ -102,7 +116,11 @@ impl Default for Like {
 pub fn pod(uid: &str, like: &Like) -> Pod {
     let resources = json!({"cpu": like.cpu, "memory": "1Gi"});
     let gates = if like.gated { json!([{"name": "fairlead.dev/quota"}]) } else { json!([]) };
-    let annotations = if like.released { json!({"fairlead.dev/released": "1:1"}) } else { json!({}) };
+    let mut annotations = if like.released { json!({"fairlead.dev/released": "1:1"}) } else { json!({}) };
+    if let Some(cpus) = like.carries {
+        let placement = json!({"containers": [{"name": "main", "cpus": cpus, "memoryNodes": "0"}]});
+        annotations["fairlead.dev/placement"] = json!(placement.to_string());
+    }
     serde_json::from_value(json!({
         "metadata": {"name": uid, "namespace": like.namespace, "uid": uid, "resourceVersion": "1", "annotations": annotations,
                      "creationTimestamp": format!("2026-01-01T00:01:{:02}Z", like.second)},
@@ -137,4 +155,28 @@ pub fn one_node(reservations: &[(&str, &str)]) -> Model {
 pub fn add_pod(model: &mut Model, uid: &str, like: &Like) -> Arc<Snapshot> {
     model.apply(Event::Pods(Change::Apply(pod(uid, like))));
     model.snapshot()
+}
+
+/// The CPUs that a bind of the pod to `n1` reserves, or why it is refused: the shipped steps with the watch for an API
+/// server.
+pub fn bound(snapshot: &Snapshot, uid: &str, cpu: &'static str) -> Result<CpuMask, Reason> {
+    bound_on(snapshot, "n1", &pod(uid, &Like { cpu, ..Like::default() }))
+}
+
+pub fn bound_on(snapshot: &Snapshot, node: &str, pod: &Pod) -> Result<CpuMask, Reason> {
+    let request = BindRequest { pod: PodWish::of(pod).id, node: node.to_owned() };
+    let start = BindEvent::Start { request, pod: pod_facts(pod), now_ms: 0 };
+    let (mut state, mut asked) = bind::step(&bind::State::default(), &start);
+    loop {
+        match asked.pop().unwrap() {
+            Request::ReadPlacement { node, .. } => {
+                let read = BindEvent::Placement(snapshot.placement(&node));
+                (state, asked) = bind::step(&state, &read);
+            }
+            Request::Reserve { reservation, .. } => return Ok(reservation.cpus),
+            Request::Bind { .. } => return Ok(CpuMask::new()),
+            Request::Answer(Err(BindError::Node(reason))) => return Err(reason),
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Small machines and facts for the tests of this crate.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "test support")]
-use fairlead_placement::{PlacementFacts, PodFacts, PodRef, Reservation};
+use fairlead_placement::{Beside, PlacementFacts, PodFacts, PodRef, Reservation};
 use fairlead_topology::{
     ContainerCpus, CoreDescription, CpuMask, CpuRequest, Machine, MachineDescription, NumaDescription,
     PackageDescription,
@@ -56,5 +56,6 @@ pub fn waiting(uid: &str, count: u32) -> PodFacts {
 }
 
 pub fn placement(generation: i64, cores: u32, reservations: Vec<Reservation>) -> PlacementFacts {
-    PlacementFacts { uid: "np".into(), generation, reservations, machine: Ok(machine(cores)), shared_reserve: 0 }
+    let beside = Beside::default();
+    PlacementFacts { uid: "np".into(), generation, reservations, machine: Ok(machine(cores)), beside }
 }

@@ -1,0 +1,78 @@
+//! What a node has left for one more pod: the machine without its reservations and without what is held beside them.
+use crate::{Held, Reservation, ReservationFault};
+use fairlead_topology::{CpuMask, Machine, NodeFree};
+use std::borrow::Cow;
+
+/// What is held on a node without being in its NodePlacement.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Live pods bound there whose Binding carried a placement. One that has no reservation (its NodePlacement was
+    /// deleted and made anew) runs on those CPUs all the same.
+    pub carried: Vec<Reservation>,
+    /// Promises of this process that the watch does not show yet.
+    pub promises: Vec<Reservation>,
+    /// CPUs that must stay in the shared pool.
+    pub shared_reserve: u32,
+}
+
+/// What is left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// CPUs that nobody holds.
+    pub cpus: CpuMask,
+    /// Bytes that nobody holds, by dense NUMA index.
+    pub memory_bytes: Vec<u64>,
+    /// CPUs of those that must stay in the shared pool.
+    pub shared_reserve: u32,
+}
+
+impl Beside {
+    /// What is held by pods other than `own` that have no reservation.
+    pub fn unlisted<'a>(&'a self, listed: &'a [Reservation], own: &'a str) -> impl Iterator<Item = &'a Reservation> {
+        let all = self.carried.iter().chain(&self.promises);
+        all.filter(move |held| held.pod.uid != own && !listed.iter().any(|entry| entry.pod.uid == held.pod.uid))
+    }
+}
+
+impl Room {
+    /// What is left for the pod `own`, not counting what that pod holds itself. Filter, choice and bind all ask this.
+    ///
+    /// # Errors
+    /// Reservations of others that contradict each other or the machine. What is held beside them may overlap with them
+    /// for as long as one watch is behind another, and is only taken away.
+    pub fn of(machine: &Machine, listed: &[Reservation], beside: &Beside, own: &str) -> Result<Self, ReservationFault> {
+        let others = match listed.iter().position(|held| held.pod.uid == own) {
+            Some(index) => {
+                let mut others = listed.to_vec();
+                others.remove(index);
+                Cow::Owned(others)
+            }
+            None => Cow::Borrowed(listed),
+        };
+        let held = Held::of(machine, &others)?;
+        let mut room = Self {
+            cpus: held.free_cpus(machine),
+            memory_bytes: held.free_memory_bytes(machine),
+            shared_reserve: beside.shared_reserve,
+        };
+        for held in beside.unlisted(listed, own) {
+            room.take(machine, held);
+        }
+        Ok(room)
+    }
+
+    fn take(&mut self, machine: &Machine, held: &Reservation) {
+        self.cpus.subtract_with(&held.cpus);
+        for (numa_node, bytes) in &held.memory {
+            if let Some(left) = machine.numa_index(*numa_node).and_then(|index| self.memory_bytes.get_mut(index)) {
+                *left = left.saturating_sub(*bytes);
+            }
+        }
+    }
+
+    /// As the choice of CPUs wants it.
+    #[must_use]
+    pub fn as_node(&self) -> NodeFree<'_> {
+        NodeFree { cpus: &self.cpus, memory_free_bytes: &self.memory_bytes, shared_reserve: self.shared_reserve }
+    }
+}
