@@ -82,9 +82,10 @@ impl<T> Turns<T> {
         self.tidy(tenant);
     }
 
-    /// At most `open` decisions for this tenant still stand: the pods of the others are gone, or were held back.
+    /// At most `open` decisions for this tenant still stand: the pods of the others are gone, or were held back. What is
+    /// under way keeps its turn until it has ended, also when a watch showed its effect before.
     pub fn stands(&mut self, tenant: &str, open: usize) {
-        while self.tenants.get(tenant).is_some_and(|entry| entry.turns > open) {
+        while self.tenants.get(tenant).is_some_and(|entry| entry.turns > open + entry.under_way) {
             let Some(index) = self.line.iter().rposition(|next| next == tenant) else { break };
             self.drop_turn(index);
         }

@@ -60,6 +60,17 @@ fn decisions_that_no_longer_stand_block_nobody() {
     assert_eq!(turns.due(), [(1, 0)], "what the former leader held is not sent");
 }
 
+#[test]
+fn an_effect_that_is_seen_before_its_answer_costs_one_turn_only() {
+    let mut turns = decided(&[0, 1, 0]);
+    turns.hold("a", (0, 0));
+    assert_eq!(turns.due(), [(0, 0)]);
+    turns.stands("a", 1);
+    turns.ended("a");
+    turns.hold("a", (0, 1));
+    assert_eq!(turns.due(), [], "it is the turn of b");
+}
+
 proptest! {
     /// Any order of decisions, any interleaving of ledgers and answers: by the time a tenant's request is sent, all that
     /// was decided before it for others has ended; and everything is sent in the end.

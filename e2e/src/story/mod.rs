@@ -197,7 +197,11 @@ async fn plateau(scene: &impl Scene, told: &Milestones<'_>) -> anyhow::Result<()
             let in_turn = !strict || astray(w).is_some_and(|pods| pods <= WEIGHT);
             (in_turn && acme.abs_diff(WEIGHT * globex) <= WEIGHT).then_some(detail)
         },
-        |w| format!("{}; most pods astray: {:?}", pools_now(w), astray(w)),
+        |w| {
+            let initials: String =
+                w.releases.iter().skip(mark).filter_map(|namespace| namespace.chars().next()).collect();
+            format!("{}; most pods astray: {:?} of {before:?} and then {initials}", pools_now(w), astray(w))
+        },
     )
     .await?;
     told.wait(
