@@ -35,6 +35,8 @@ const PERIOD: Duration = Duration::from_millis(20);
 struct World {
     uid: String,
     replicas: u64,
+    /// Replicas of the Deployment `w2`.
+    others: u64,
     /// "from to" of each patch of the scale, refused ones too.
     patches: Vec<String>,
     /// Answer to the patches instead of doing them.
@@ -59,9 +61,13 @@ impl World {
             (&Method::POST, _) => (201, seen.body.clone()),
             (method, path) => match path.strip_prefix(DEPLOYMENTS) {
                 Some("w" | "w/scale") if self.uid.is_empty() => refusal(404),
-                Some("w") => (200, self.deployment()),
-                Some("w/scale") if *method == Method::GET => (200, self.scale()),
+                Some("w" | "w2") => (200, self.deployment()),
+                Some("w/scale") if *method == Method::GET => (200, self.scale(self.replicas)),
                 Some("w/scale") => self.patch(&seen.body),
+                Some("w2/scale") => {
+                    self.others = seen.body[1]["value"].as_u64().unwrap_or(self.others);
+                    (200, self.scale(self.others))
+                }
                 _ => panic!("unexpected {method} {path}"),
             },
         }
@@ -73,10 +79,10 @@ impl World {
             "spec": {"template": {"spec": {"containers": [{"name": "c", "resources": requests}]}}}})
     }
 
-    fn scale(&self) -> Value {
+    fn scale(&self, replicas: u64) -> Value {
         let metadata = json!({"name": "w", "namespace": "a", "uid": self.uid});
         json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata,
-            "spec": {"replicas": self.replicas}, "status": {"replicas": self.replicas, "selector": "app=w"}})
+            "spec": {"replicas": replicas}, "status": {"replicas": replicas, "selector": "app=w"}})
     }
 
     fn patch(&mut self, body: &Value) -> (u16, Value) {
@@ -91,7 +97,7 @@ impl World {
             None if seen != self.replicas => refusal(422),
             None => {
                 self.replicas = to;
-                (200, self.scale())
+                (200, self.scale(to))
             }
         }
     }
@@ -127,7 +133,7 @@ struct Bed {
 impl Bed {
     /// A target with `replicas`; nobody leads yet, and nothing is listed.
     fn new(replicas: u64) -> Self {
-        let world = Arc::new(Mutex::new(World { uid: "first".into(), replicas, ..World::default() }));
+        let world = Arc::new(Mutex::new(World { uid: "first".into(), replicas, others: 1, ..World::default() }));
         let served = world.clone();
         let (client, _) = server(move |seen| served.lock().unwrap().answer(seen));
         let mut metrics = Metrics::new("operator");
@@ -266,4 +272,41 @@ async fn a_denied_write_is_told_and_not_repeated_at_once() {
         bed.world.lock().unwrap().denied = None;
         bed.until("the next try", |world| world.replicas == 4).await;
     }
+}
+
+/// Replicas below the minimum are raised at once, unless they are taken for a human's wish.
+#[tokio::test]
+async fn a_target_that_is_created_anew_is_no_humans_change() {
+    let bed = Bed::leading(2, pool(&json!({})));
+    bed.until("the minimum", |world| world.replicas == 4).await;
+    {
+        let mut world = bed.world.lock().unwrap();
+        (world.uid, world.replicas) = ("second".into(), 1);
+    }
+    bed.until("the minimum of the second", |world| world.replicas == 4).await;
+    bed.world.lock().unwrap().uid = String::new();
+    bed.until("the fault", |world| world.condition("ScalingActive").1 == "TargetNotFound").await;
+    {
+        let mut world = bed.world.lock().unwrap();
+        (world.uid, world.replicas) = ("third".into(), 3);
+    }
+    bed.until("the minimum of the third", |world| world.replicas == 4).await;
+    assert_eq!(bed.patches(), ["2 4", "1 4", "3 4"]);
+}
+
+#[tokio::test]
+async fn another_target_is_no_humans_change_and_a_human_is_held() {
+    let bed = Bed::leading(2, pool(&json!({})));
+    bed.until("the minimum", |world| world.replicas == 4).await;
+    bed.world.lock().unwrap().replicas = 2;
+    let mut other = pool(&json!({"minReplicas": 5, "scaleTargetRef":
+        {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w2"}}));
+    other.metadata.generation = Some(2);
+    bed.show(|view| view.objects.pool(WatchEvent::Apply(other)));
+    bed.until("the other's minimum", |world| world.others == 5).await;
+    bed.show(|view| view.objects.pool(WatchEvent::Apply(pool(&json!({})))));
+    bed.until("the minimum again", |world| world.replicas == 4).await;
+    bed.world.lock().unwrap().replicas = 2;
+    bed.until("the hold", |world| world.condition("ScalingActive").1 == "ManualChangeHeld").await;
+    assert_eq!(bed.world.lock().unwrap().replicas, 2);
 }

@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 /// The scale of a target as it was read.
 #[derive(Clone, Debug)]
 pub struct ScaleView {
+    /// Of the target: one of the same name that is created anew is another.
+    pub uid: Option<String>,
     /// Ordered replicas.
     pub replicas: u32,
     /// Which pods are its.
@@ -149,7 +151,7 @@ impl Targets {
             name: target.name.clone(),
             source,
         })?;
-        Ok(ScaleView { replicas: u32::try_from(replicas).unwrap_or(0), selector })
+        Ok(ScaleView { uid: scale.metadata.uid, replicas: u32::try_from(replicas).unwrap_or(0), selector })
     }
 
     /// What one pod of the target asks for; `None` where the target has no pod template in the usual place.

@@ -1,15 +1,16 @@
 //! The task of one pool: a turn with each new answer of its queue.
+mod look;
 mod outcome;
 
 use super::denials::Denials;
 use super::hold::Hold;
 use super::judge::{self, Pace, Refusal, why};
 use super::orders::{Limits, Order, Orders};
-use super::queue::sampler::{self, Sampling};
+use super::queue::sampler::Sampling;
 use super::queue::{self, Judgement, SourceState};
 use super::report::PoolReports;
 use super::selector::selects;
-use super::target::{ScaleView, TargetError, Targets};
+use super::target::{ScaleView, Targets};
 use crate::book::add;
 use crate::clock::now_ms;
 use crate::metrics::OperatorMetrics;
@@ -17,21 +18,15 @@ use crate::objects::PoolKey;
 use crate::view::View;
 use fairlead_crds::WorkerPool;
 use fairlead_crds::keys::reason;
-use fairlead_crds::worker_pool::QueueSource;
+use fairlead_crds::worker_pool::{QueueSource, ScaleTargetRef};
 use fairlead_fairshare::ResourceVector;
 use fairlead_fairshare::protocol::Standing;
 use fairlead_runtime::{EventRecorder, LeaseState};
 use fairlead_scaling::{Decision, DownWindow, Estimator, Observation, catch_up};
 use kube::Client;
-use outcome::target_refusal;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-/// The scale is read again after this time: a write carries a `test`, so a look is only needed to notice others.
-const SCALE_MS: u64 = 5_000;
-/// So often the pod template is read again.
-const TEMPLATE_MS: u64 = 10_000;
 
 /// What all pools share.
 pub struct Shared {
@@ -58,6 +53,7 @@ pub struct PoolTask {
     key: PoolKey,
     shared: Arc<Shared>,
     view: watch::Receiver<Arc<View>>,
+    target: Option<ScaleTargetRef>,
     sources: Vec<QueueSource>,
     samplers: Vec<watch::Receiver<SourceState>>,
     stop_samplers: CancellationToken,
@@ -89,6 +85,7 @@ impl PoolTask {
             key,
             shared,
             view,
+            target: None,
             sources: Vec::new(),
             samplers: Vec::new(),
             stop_samplers: CancellationToken::new(),
@@ -162,48 +159,6 @@ impl PoolTask {
         }
         self.publish(view, pool, &judgement, refusal, decided.map(|(_, decision, cap)| (decision, cap)), own.ready)
             .await;
-    }
-
-    fn follow_spec(&mut self, pool: &WorkerPool) {
-        if self.sources == pool.spec.queue_sources {
-            return;
-        }
-        self.stop_samplers.cancel();
-        self.stop_samplers = CancellationToken::new();
-        self.sources.clone_from(&pool.spec.queue_sources);
-        let start =
-            |source| sampler::start(&self.shared.sampling, &self.key.namespace, source, self.stop_samplers.clone());
-        self.samplers = self.sources.iter().map(start).collect();
-    }
-
-    /// Reads scale and template where what is known of them is old.
-    async fn read_target(&mut self, pool: &WorkerPool) {
-        let (namespace, target) = (&self.key.namespace, &pool.spec.scale_target_ref);
-        let old = |at_ms: u64, limit: u64| now_ms().saturating_sub(at_ms) >= limit;
-        if self.scale.as_ref().is_none_or(|(_, at_ms)| old(*at_ms, SCALE_MS)) {
-            match self.shared.targets.scale(namespace, target).await {
-                Ok(scale) => {
-                    self.hold.see(now_ms(), scale.replicas);
-                    self.scale = Some((scale, now_ms()));
-                    self.target_fault = None;
-                }
-                Err(error) => {
-                    if matches!(error, TargetError::NotFound { .. } | TargetError::NoSuchKind { .. }) {
-                        self.scale = None;
-                        self.shared.targets.forget(target);
-                    }
-                    self.target_fault = Some(target_refusal(&error));
-                }
-            }
-        }
-        if self.target_fault.is_none() && old(self.template_at_ms, TEMPLATE_MS) {
-            self.template_at_ms = now_ms();
-            match self.shared.targets.pod_request(namespace, target).await {
-                Ok(Some(request)) => self.per_pod = Some(request),
-                Ok(None) => self.per_pod = Some(ResourceVector::from([(fairlead_fairshare::PODS.to_owned(), 1)])),
-                Err(error) => tracing::warn!(pool = %self.key, %error, "The pod template was not read"),
-            }
-        }
     }
 
     fn judge_queue(&mut self, now_ms: u64) -> Judgement {

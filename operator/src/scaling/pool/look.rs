@@ -1,0 +1,82 @@
+//! What a pool's task looks at: the spec that it follows, its target's scale and pod template.
+use super::super::hold::Hold;
+use super::super::queue::sampler;
+use super::super::target::{ScaleView, TargetError};
+use super::outcome::target_refusal;
+use super::{Denials, PoolTask};
+use crate::clock::now_ms;
+use fairlead_crds::WorkerPool;
+use fairlead_fairshare::ResourceVector;
+use fairlead_scaling::DownWindow;
+use tokio_util::sync::CancellationToken;
+
+/// The scale is read again after this time: a write carries a `test`, so a look is only needed to notice others.
+const SCALE_MS: u64 = 5_000;
+/// So often the pod template is read again.
+const TEMPLATE_MS: u64 = 10_000;
+
+impl PoolTask {
+    pub(super) fn follow_spec(&mut self, pool: &WorkerPool) {
+        if self.target.as_ref() != Some(&pool.spec.scale_target_ref) {
+            self.target = Some(pool.spec.scale_target_ref.clone());
+            self.forget_target();
+        }
+        if self.sources == pool.spec.queue_sources {
+            return;
+        }
+        self.stop_samplers.cancel();
+        self.stop_samplers = CancellationToken::new();
+        self.sources.clone_from(&pool.spec.queue_sources);
+        let start =
+            |source| sampler::start(&self.shared.sampling, &self.key.namespace, source, self.stop_samplers.clone());
+        self.samplers = self.sources.iter().map(start).collect();
+    }
+
+    /// Another target, or one of the same name that was created anew: its replicas are nobody's change of what the old one
+    /// had, and what the old one was given says nothing about it. The queue, and what is known of it, is the same.
+    fn forget_target(&mut self) {
+        self.scale = None;
+        self.target_fault = None;
+        self.hold = Hold::default();
+        self.denials = Denials::default();
+        self.window = DownWindow::new();
+        self.per_pod = None;
+        self.template_at_ms = 0;
+        self.shared.orders.forget(&self.key);
+    }
+
+    /// Reads scale and template where what is known of them is old.
+    pub(super) async fn read_target(&mut self, pool: &WorkerPool) {
+        let (namespace, target) = (self.key.namespace.clone(), &pool.spec.scale_target_ref);
+        let old = |at_ms: u64, limit: u64| now_ms().saturating_sub(at_ms) >= limit;
+        if self.scale.as_ref().is_none_or(|(_, at_ms)| old(*at_ms, SCALE_MS)) {
+            match self.shared.targets.scale(&namespace, target).await {
+                Ok(scale) => self.take_scale(scale),
+                Err(error) => {
+                    if matches!(error, TargetError::NotFound { .. } | TargetError::NoSuchKind { .. }) {
+                        self.forget_target();
+                        self.shared.targets.forget(target);
+                    }
+                    self.target_fault = Some(target_refusal(&error));
+                }
+            }
+        }
+        if self.target_fault.is_none() && old(self.template_at_ms, TEMPLATE_MS) {
+            self.template_at_ms = now_ms();
+            match self.shared.targets.pod_request(&namespace, target).await {
+                Ok(Some(request)) => self.per_pod = Some(request),
+                Ok(None) => self.per_pod = Some(ResourceVector::from([(fairlead_fairshare::PODS.to_owned(), 1)])),
+                Err(error) => tracing::warn!(pool = %self.key, %error, "The pod template was not read"),
+            }
+        }
+    }
+
+    fn take_scale(&mut self, scale: ScaleView) {
+        if self.scale.as_ref().is_some_and(|(known, _)| known.uid != scale.uid) {
+            self.forget_target();
+        }
+        self.hold.see(now_ms(), scale.replicas);
+        self.scale = Some((scale, now_ms()));
+        self.target_fault = None;
+    }
+}
