@@ -20,7 +20,7 @@ use fake::{redis::redis, refusal, server};
 use http::Method;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use serde_json::{Value, json};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -249,7 +249,7 @@ async fn replicas_follow_the_queue() {
     let stream = json!([{"type": "RedisStream", "redisStream": {"address": address, "stream": "s", "group": "g"}}]);
     let bed = Bed::leading(4, pool(&json!({"queueSources": stream, "scaling": {"scaleDown": {"windowSeconds": 0}}})));
     bed.until("growth", |world| world.replicas > 4).await;
-    AtomicU64::store(&lag, 0, Ordering::SeqCst);
+    lag.store(0, Ordering::SeqCst);
     bed.until("the minimum", |world| world.replicas == 4).await;
 }
 
@@ -309,4 +309,38 @@ async fn another_target_is_no_humans_change_and_a_human_is_held() {
     bed.world.lock().unwrap().replicas = 2;
     bed.until("the hold", |world| world.condition("ScalingActive").1 == "ManualChangeHeld").await;
     assert_eq!(bed.world.lock().unwrap().replicas, 2);
+}
+
+#[tokio::test]
+async fn a_lost_lease_loses_no_memory() {
+    let (address, lag) = redis(1_000).await;
+    let stream = json!([{"type": "RedisStream", "redisStream": {"address": address, "stream": "s", "group": "g"}}]);
+    let scaling = json!({"scaleDown": {"windowSeconds": 2, "idleSeconds": 0}});
+    let bed = Bed::leading(4, pool(&json!({"queueSources": stream, "scaling": scaling})));
+    bed.until("growth", |world| world.replicas > 4).await;
+    bed.lead(None);
+    lag.store(0, Ordering::SeqCst);
+    let written = bed.patches().len();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(bed.patches().len(), written, "who does not lead does not write");
+    bed.lead(Some(2));
+    let led_at = std::time::Instant::now();
+    bed.until("the minimum", |world| world.replicas == 4).await;
+    assert!(led_at.elapsed() < Duration::from_millis(1_500), "the window was seen meanwhile: {:?}", led_at.elapsed());
+}
+
+#[tokio::test]
+async fn what_others_did_between_two_terms_is_looked_at_first() {
+    let bed = Bed::leading(2, pool(&json!({})));
+    bed.until("the minimum", |world| world.replicas == 4).await;
+    bed.lead(None);
+    bed.world.lock().unwrap().replicas = 3;
+    bed.lead(Some(2));
+    bed.until("the hold", |world| world.condition("ScalingActive").1 == "ManualChangeHeld").await;
+    assert_eq!(bed.patches(), ["2 4"], "a human's change is held, whoever led meanwhile");
+    bed.lead(None);
+    tokio::time::sleep(PERIOD * 5).await;
+    bed.lead(Some(3));
+    tokio::time::sleep(PERIOD * 10).await;
+    assert_eq!(bed.patches(), ["2 4"], "and stays held in the next term");
 }

@@ -1,11 +1,13 @@
 //! What a pool's task looks at: the spec that it follows, its target's scale and pod template.
-use super::super::hold::Hold;
+use super::super::hold::{Hold, Told};
+use super::super::judge::{Pace, why};
 use super::super::queue::sampler;
 use super::super::target::{ScaleView, TargetError};
 use super::outcome::target_refusal;
 use super::{Denials, PoolTask};
 use crate::clock::now_ms;
 use fairlead_crds::WorkerPool;
+use fairlead_crds::keys::condition;
 use fairlead_fairshare::ResourceVector;
 use fairlead_scaling::DownWindow;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +34,19 @@ impl PoolTask {
         self.samplers = self.sources.iter().map(start).collect();
     }
 
+    /// Another leader may have acted since the term before: what it may have changed is looked at again before anything is
+    /// written. What only time changes (rates, the down window, a human's change that is held) stays.
+    pub(super) fn begin_term(&mut self, term: u64) {
+        self.term = Some(term);
+        self.hold.begin_term();
+        self.denials = Denials::default();
+        self.pace = Pace::default();
+        self.template_at_ms = 0;
+        if let Some((_, at_ms)) = &mut self.scale {
+            *at_ms = 0;
+        }
+    }
+
     /// Another target, or one of the same name that was created anew: its replicas are nobody's change of what the old one
     /// had, and what the old one was given says nothing about it. The queue, and what is known of it, is the same.
     fn forget_target(&mut self) {
@@ -51,7 +66,7 @@ impl PoolTask {
         let old = |at_ms: u64, limit: u64| now_ms().saturating_sub(at_ms) >= limit;
         if self.scale.as_ref().is_none_or(|(_, at_ms)| old(*at_ms, SCALE_MS)) {
             match self.shared.targets.scale(&namespace, target).await {
-                Ok(scale) => self.take_scale(scale),
+                Ok(scale) => self.take_scale(pool, scale),
                 Err(error) => {
                     if matches!(error, TargetError::NotFound { .. } | TargetError::NoSuchKind { .. }) {
                         self.forget_target();
@@ -71,12 +86,19 @@ impl PoolTask {
         }
     }
 
-    fn take_scale(&mut self, scale: ScaleView) {
+    fn take_scale(&mut self, pool: &WorkerPool, scale: ScaleView) {
         if self.scale.as_ref().is_some_and(|(known, _)| known.uid != scale.uid) {
             self.forget_target();
         }
-        self.hold.see(now_ms(), scale.replicas);
+        self.hold.see(now_ms(), scale.replicas, told(pool));
         self.scale = Some((scale, now_ms()));
         self.target_fault = None;
     }
+}
+
+fn told(pool: &WorkerPool) -> Told {
+    let Some(status) = &pool.status else { return Told::default() };
+    let active = status.conditions.iter().find(|c| c.type_ == condition::SCALING_ACTIVE);
+    let held = active.is_some_and(|c| c.status == "False" && c.reason == why::HELD);
+    Told { ordered: u32::try_from(status.ordered_replicas).ok(), held }
 }

@@ -1,4 +1,5 @@
-//! The task of one pool: a turn with each new answer of its queue.
+//! The task of one pool: a turn with each new answer of its queue. It writes only while this process leads, and goes on
+//! watching for a while when it no longer does: most lost leases come back.
 mod look;
 mod outcome;
 
@@ -53,6 +54,8 @@ pub struct PoolTask {
     key: PoolKey,
     shared: Arc<Shared>,
     view: watch::Receiver<Arc<View>>,
+    /// The last term in which this task wrote or could have.
+    term: Option<u64>,
     target: Option<ScaleTargetRef>,
     sources: Vec<QueueSource>,
     samplers: Vec<watch::Receiver<SourceState>>,
@@ -85,6 +88,7 @@ impl PoolTask {
             key,
             shared,
             view,
+            term: None,
             target: None,
             sources: Vec::new(),
             samplers: Vec::new(),
@@ -115,8 +119,18 @@ impl PoolTask {
             }
         }
         self.stop_samplers.cancel();
+        self.leave();
+    }
+
+    /// The pool is not driven by this process, now or for good.
+    fn leave(&self) {
         self.shared.orders.forget(&self.key);
         self.shared.reports.remove(&self.key);
+    }
+
+    /// At this very moment, in the term of the view.
+    fn leads(&self, view: &View) -> bool {
+        view.leading && self.shared.lease.borrow().term_now() == Some(view.term)
     }
 
     /// Until a source has something new, but no longer than a while: other things change too.
@@ -140,17 +154,28 @@ impl PoolTask {
 
     async fn turn(&mut self, view: &View, pool: &WorkerPool) {
         self.follow_spec(pool);
-        self.read_target(pool).await;
+        let leads = self.leads(view);
+        if leads {
+            if self.term != Some(view.term) {
+                self.begin_term(view.term);
+            }
+            self.read_target(pool).await;
+        }
         let now_ms = now_ms();
         let judgement = self.judge_queue(now_ms);
         let own = self.own_pods(view);
         self.observe(now_ms, &judgement, own.ready);
         let mut refusal = self.refusal(view, pool, now_ms);
         let may_grow = refusal.is_none() && !self.denials.stop_growth(now_ms);
-        let decided = self.decide(view, pool, now_ms, &own, may_grow);
+        let decided = self.decide(view, pool, now_ms, &own, may_grow && leads);
+        if !leads {
+            // Parked: rates and the down window are kept up to date, and nothing is ordered, told or shown.
+            self.leave();
+            return;
+        }
         if let (None, Some((from, decision, _))) = (&refusal, &decided)
             && decision.replicas != *from
-            && self.shared.lease.borrow().term_now() == Some(view.term)
+            && self.leads(view)
         {
             refusal = match self.denials.standing(now_ms, *from, decision.replicas) {
                 Some(denied) => Some(denied),

@@ -89,8 +89,7 @@ impl PoolTask {
         self.shared.reports.put(&self.key, report);
         let known = self.pace.known(pool.status.as_ref(), now_ms).cloned().unwrap_or_default();
         let status = judge::status(&findings, &known.conditions, pool.metadata.generation, now_ms);
-        let leads = self.shared.lease.borrow().term_now() == Some(view.term);
-        if leads && self.pace.is_due(pool.status.as_ref(), &status, now_ms) {
+        if self.leads(view) && self.pace.is_due(pool.status.as_ref(), &status, now_ms) {
             self.tell_changes(pool, &known, &status);
             self.write_status(pool, status, now_ms).await;
         }
