@@ -98,6 +98,8 @@ pub enum Tenancy {
     None,
     /// One with limits that may or may not concern the pool.
     Some,
+    /// One whose limits cannot be read.
+    Unreadable,
 }
 
 /// What the conditions are made from.
@@ -150,18 +152,27 @@ fn queue_known(findings: &Findings<'_>) -> Wanted {
 
 fn limited(findings: &Findings<'_>) -> Wanted {
     let by_quota = findings.decision.is_some_and(|decision| decision.limited_by == Some(Limit::Quota));
+    let unknown = matches!(findings.backlog, Backlog::Unknown { .. });
     let (status, why, message) = match findings.tenancy {
-        Tenancy::None => {
-            (false, reason::NO_TENANT, "the namespace belongs to no TenantQuota: no limit applies".to_owned())
+        Tenancy::None => (Some(false), reason::NO_TENANT, "the namespace belongs to no TenantQuota: no limit applies"),
+        Tenancy::Unreadable => {
+            (None, why::QUOTA_INVALID, "the tenant's limits cannot be read; its TenantQuota says what is wrong")
         }
-        Tenancy::Some if by_quota => {
-            let message =
-                "the tenant's hard limits admit fewer replicas than the queue asks for; the pool asks for no more";
-            (true, reason::HARD_LIMIT_REACHED, message.to_owned())
+        Tenancy::Some if by_quota => (
+            Some(true),
+            reason::HARD_LIMIT_REACHED,
+            "the tenant's hard limits admit fewer replicas than the queue asks for; the pool asks for no more",
+        ),
+        // Not asked is not the same as admitted (I4).
+        Tenancy::Some if findings.decision.is_none() => {
+            (None, why::UNREAD, "the target's replicas are not known, so nothing was asked of the quota")
         }
-        Tenancy::Some => (false, reason::BELOW_LIMIT, "the queue asks for no more than the quota admits".to_owned()),
+        Tenancy::Some if unknown => {
+            (None, why::QUEUE_UNKNOWN, "what the queue asks for is unknown, so nothing was asked of the quota")
+        }
+        Tenancy::Some => (Some(false), reason::BELOW_LIMIT, "the queue asks for no more than the quota admits"),
     };
-    Wanted { type_: condition::LIMITED_BY_QUOTA, status: Some(status), reason: why.to_owned(), message }
+    Wanted { type_: condition::LIMITED_BY_QUOTA, status, reason: why.to_owned(), message: message.to_owned() }
 }
 
 /// The status as it should be; `current` are the conditions as last known.
@@ -300,13 +311,29 @@ mod tests {
         let yes = |reason: &str| (Some(true), reason.to_owned());
         let no = |reason: &str| (Some(false), reason.to_owned());
         assert_eq!(brief(&found), [yes("AsExpected"), yes("AsExpected"), yes("HardLimitReached")]);
-        found.backlog = Backlog::Unknown { why: UnknownReason::SecretNotGranted };
         found.tenancy = Tenancy::None;
-        assert_eq!(brief(&found), [no("QueueUnknown"), (None, "SecretNotGranted".to_owned()), no("NoTenant")]);
+        assert_eq!(brief(&found)[2], no("NoTenant"));
         found.refusal = Some(Refusal::no(reason::SCALE_CONFLICT, "x"));
         assert_eq!(brief(&found)[0], no("ScaleConflict"));
         let free = decision(Some(Limit::Max));
         assert_eq!(brief(&findings(&free))[2], no("BelowLimit"));
+    }
+
+    #[test]
+    fn what_was_not_asked_is_neither_limited_nor_admitted() {
+        let (held, at_limit) = (decision(None), decision(Some(Limit::Quota)));
+        let mut found = findings(&held);
+        found.backlog = Backlog::Unknown { why: UnknownReason::SecretNotGranted };
+        let unknown = |reason: &str| (None, reason.to_owned());
+        let queue_unknown = (Some(false), "QueueUnknown".to_owned());
+        assert_eq!(brief(&found), [queue_unknown, unknown("SecretNotGranted"), unknown("QueueUnknown")]);
+        found.decision = Some(&at_limit);
+        assert_eq!(brief(&found)[2], (Some(true), "HardLimitReached".to_owned()), "the pool's minimum hits the limit");
+        found.decision = None;
+        assert_eq!(brief(&found)[2], unknown("ScaleUnread"));
+        found = findings(&held);
+        found.tenancy = Tenancy::Unreadable;
+        assert_eq!(brief(&found)[2], unknown("QuotaInvalid"));
     }
 
     #[test]

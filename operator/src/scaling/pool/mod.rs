@@ -221,6 +221,11 @@ impl PoolTask {
         own
     }
 
+    fn quota_fault<'a>(&self, view: &'a View) -> Option<&'a String> {
+        let tenant = view.snapshot.tenant_of_namespace(&self.key.namespace);
+        tenant.and_then(|name| view.snapshot.tenants.get(name)).and_then(|tenant| tenant.error.as_ref())
+    }
+
     fn refusal(&self, view: &View, pool: &WorkerPool, now_ms: u64) -> Option<Refusal> {
         if let Some(message) = judge::rival(&self.key, pool, &view.objects.pools, &view.objects.autoscalers) {
             return Some(Refusal::no(reason::SCALE_CONFLICT, message));
@@ -228,8 +233,7 @@ impl PoolTask {
         if let Some(fault) = &self.target_fault {
             return Some(fault.clone());
         }
-        let tenant = view.snapshot.tenant_of_namespace(&self.key.namespace);
-        if let Some(error) = tenant.and_then(|name| view.snapshot.tenants.get(name)).and_then(|t| t.error.as_ref()) {
+        if let Some(error) = self.quota_fault(view) {
             return Some(Refusal::no(why::QUOTA_INVALID, format!("the tenant's limits cannot be read: {error}")));
         }
         if self.per_pod.is_none() {

@@ -69,7 +69,11 @@ impl PoolTask {
         let ordered = self.scale.as_ref().map_or(0, |(scale, _)| scale.replicas);
         let (decision, quota) = decided.unzip();
         let quota = quota.flatten();
-        let tenancy = if view.tenant_of(&self.key.namespace).is_some() { Tenancy::Some } else { Tenancy::None };
+        let tenancy = match (view.tenant_of(&self.key.namespace), self.quota_fault(view)) {
+            (None, _) => Tenancy::None,
+            (Some(_), Some(_)) => Tenancy::Unreadable,
+            (Some(_), None) => Tenancy::Some,
+        };
         let findings = Findings {
             refusal,
             backlog: judgement.backlog,
