@@ -1,7 +1,7 @@
 //! What a pool is told: its configuration for the policy, who else has its target, its conditions and status.
 use crate::clock::time_of;
 use crate::objects::{Autoscalers, PoolKey, TargetKey};
-use crate::status::merged;
+use crate::status::{merged, ours};
 use fairlead_crds::conditions::Wanted;
 use fairlead_crds::keys::{condition, reason};
 use fairlead_crds::worker_pool::Backlog as WireBacklog;
@@ -207,6 +207,8 @@ pub fn status(
 #[derive(Clone, Debug, Default)]
 pub struct Pace {
     last: Option<(WorkerPoolStatus, u64)>,
+    /// Until when nothing is tried after a refusal, and how long that pause was.
+    refused: Option<(u64, u64)>,
 }
 
 impl Pace {
@@ -214,6 +216,10 @@ impl Pace {
     const NUMBERS_MS: u64 = 1_000;
     /// What was written is believed to stand for so long, until the watch shows it.
     const BELIEVED_MS: u64 = 5_000;
+    /// Pause after a refused write; each one after it doubles the pause.
+    const REFUSED_MS: u64 = 1_000;
+    /// Longest such pause.
+    const REFUSED_MS_MAX: u64 = 60_000;
 
     /// The status as last known: what was written a moment ago, else what the watch shows.
     #[must_use]
@@ -225,23 +231,33 @@ impl Pace {
     /// Whether `wanted` is to be written now.
     #[must_use]
     pub fn is_due(&self, shown: Option<&WorkerPoolStatus>, wanted: &WorkerPoolStatus, now_ms: u64) -> bool {
-        let Some(known) = self.known(shown, now_ms) else { return true };
-        if known == wanted {
+        if self.refused.is_some_and(|(until_ms, _)| now_ms < until_ms) {
             return false;
         }
-        let brief = |status: &WorkerPoolStatus| -> Vec<(String, String, String)> {
-            status.conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
+        let Some(known) = self.known(shown, now_ms) else { return true };
+        let conditions = ours(&known.conditions, &wanted.conditions);
+        let brief = |conditions: &[Condition]| -> Vec<(String, String, String)> {
+            conditions.iter().map(|c| (c.type_.clone(), c.status.clone(), c.reason.clone())).collect()
         };
         let urgent = known.ordered_replicas != wanted.ordered_replicas
             || known.observed_generation != wanted.observed_generation
-            || brief(known) != brief(wanted);
+            || brief(&conditions) != brief(&wanted.conditions);
+        if (WorkerPoolStatus { conditions, ..known.clone() }) == *wanted {
+            return false;
+        }
         let waited = self.last.as_ref().is_none_or(|(_, at_ms)| now_ms.saturating_sub(*at_ms) >= Self::NUMBERS_MS);
         urgent || waited
     }
 
-    /// It was written, or refused: then the same is tried again after a while.
+    /// It was written.
     pub fn wrote(&mut self, status: WorkerPoolStatus, now_ms: u64) {
-        self.last = Some((status, now_ms));
+        (self.last, self.refused) = (Some((status, now_ms)), None);
+    }
+
+    /// It was refused, or there was no answer.
+    pub fn refused(&mut self, now_ms: u64) {
+        let pause_ms = self.refused.map_or(Self::REFUSED_MS, |(_, last)| (last * 2).min(Self::REFUSED_MS_MAX));
+        self.refused = Some((now_ms.saturating_add(pause_ms), pause_ms));
     }
 }
 
@@ -366,6 +382,31 @@ mod tests {
         // Believed for a while; then what the watch shows counts.
         assert!(!pace.is_due(Some(&ordered), &first, 4_000));
         assert!(pace.is_due(Some(&ordered), &first, 5_000));
+    }
+
+    #[test]
+    fn a_foreign_condition_and_a_refusal_do_not_make_writes() {
+        let decided = decision(None);
+        let wanted = status(&findings(&decided), &[], Some(1), 0);
+        let mut shown = wanted.clone();
+        let foreign = Condition { type_: "Foreign".into(), ..wanted.conditions[0].clone() };
+        shown.conditions.insert(0, foreign);
+        let mut pace = Pace::default();
+        assert!(!pace.is_due(Some(&shown), &wanted, 0));
+        shown.ordered_replicas += 1;
+        let tries = |pace: &mut Pace| {
+            let mut tries = 0;
+            for now_ms in (0..600_000).step_by(500) {
+                if pace.is_due(Some(&shown), &wanted, now_ms) {
+                    pace.refused(now_ms);
+                    tries += 1;
+                }
+            }
+            tries
+        };
+        assert_eq!(tries(&mut pace), 15, "1, 2, 4 … 32, then each 60 s");
+        pace.wrote(wanted.clone(), 600_000);
+        assert!(pace.is_due(Some(&shown), &status(&findings(&decided), &[], Some(2), 0), 600_001));
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! Status of our kinds: computed from the view, compared with what the API server has, and written only when it differs.
+pub mod patience;
 pub mod quota;
 pub mod topology;
 pub mod writer;
@@ -20,6 +21,13 @@ pub fn merged(current: &[Condition], wanted: &[Wanted], generation: Option<i64>,
     let mut merged = conditions::merge(current, wanted, generation, now);
     merged.retain(ours);
     merged
+}
+
+/// Of the conditions that the API server shows, those that are ours to apply, as `wanted` has them: what others add to a
+/// status is not ours to compare either, or the status would differ for ever.
+#[must_use]
+pub fn ours(shown: &[Condition], wanted: &[Condition]) -> Vec<Condition> {
+    shown.iter().filter(|shown| wanted.iter().any(|want| want.type_ == shown.type_)).cloned().collect()
 }
 
 /// Body of a server-side apply on `status`; the UID keeps it from another object of the same name.

@@ -1,6 +1,7 @@
 //! The one writer of namespace labels and of the status of TenantQuotas and NodeTopologies: looks at each new view, at most
 //! once a second, and writes what differs.
-use super::{apply_body, quota, topology};
+use super::patience::Patience;
+use super::{apply_body, ours, quota, topology};
 use crate::clock::now_ms;
 use crate::namespaces;
 use crate::view::View;
@@ -12,7 +13,6 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,11 +27,9 @@ const LABEL_PERIOD: Duration = Duration::from_millis(100);
 pub const SILENCE: Duration = Duration::from_secs(30);
 /// Time between two beats while there is no new view.
 const BEAT: Duration = Duration::from_secs(5);
-/// A status that was written and does not show yet is not written again before.
-const PATIENCE_MS: u64 = 5_000;
 
-/// What was written of one object: its UID, the status, and when.
-type Written<S> = BTreeMap<String, (Option<String>, S, u64)>;
+/// By name; what was written of one object: its UID and the status.
+type Written<S> = Patience<String, (Option<String>, S)>;
 
 /// The writer.
 pub struct Writer {
@@ -40,6 +38,7 @@ pub struct Writer {
     lease: watch::Receiver<LeaseState>,
     events: EventRecorder,
     pulse: Pulse,
+    labels: Patience<String, namespaces::Change>,
     quotas: Written<TenantQuotaStatus>,
     topologies: Written<NodeTopologyStatus>,
 }
@@ -54,7 +53,8 @@ impl Writer {
         events: EventRecorder,
         pulse: Pulse,
     ) -> Self {
-        Self { client, view, lease, events, pulse, quotas: BTreeMap::new(), topologies: BTreeMap::new() }
+        let (labels, quotas, topologies) = (Patience::default(), Patience::default(), Patience::default());
+        Self { client, view, lease, events, pulse, labels, quotas, topologies }
     }
 
     /// Runs until `shutdown`; a write that is under way is finished.
@@ -89,39 +89,51 @@ impl Writer {
         self.lease.borrow().term_now() == Some(view.term)
     }
 
-    async fn labels(&self, view: &View) {
+    async fn labels(&mut self, view: &View) {
+        self.labels.retain(|namespace| view.objects.namespaces.contains_key(namespace));
         for change in namespaces::changes(view) {
-            self.pulse.beat();
-            match namespaces::write(&self.client, &change).await {
-                Ok(()) => tracing::info!(namespace = change.namespace, tenant = change.tenant, "Labelled a namespace"),
-                Err(error) if error.is_not_found() || error.is_conflict() => {}
-                Err(error) => tracing::warn!(namespace = change.namespace, error = %error.chain(), "Not labelled"),
+            let now_ms = now_ms();
+            if !self.labels.may(&change.namespace, &change, now_ms) {
+                continue;
             }
+            self.pulse.beat();
+            let refused = match namespaces::write(&self.client, &change).await {
+                Ok(()) => {
+                    tracing::info!(namespace = change.namespace, tenant = change.tenant, "Labelled a namespace");
+                    false
+                }
+                Err(error) if is_outdated(&error) => continue,
+                Err(error) => {
+                    tracing::warn!(namespace = change.namespace, error = %error.chain(), "Not labelled");
+                    true
+                }
+            };
+            self.labels.wrote(change.namespace.clone(), change, refused, now_ms);
         }
     }
 
     async fn quotas(&mut self, view: &View) {
-        self.quotas.retain(|name, _| view.objects.quotas.contains_key(name));
+        self.quotas.retain(|name| view.objects.quotas.contains_key(name));
         for (name, object) in view.objects.quotas.iter() {
             self.pulse.beat();
             let now_ms = now_ms();
             let Some(wanted) = quota::wanted(view, object, now_ms) else { continue };
-            if object.status.as_ref() == Some(&wanted) || patient(&self.quotas, name, object.as_ref(), &wanted, now_ms)
-            {
+            let written = (object.metadata.uid.clone(), wanted);
+            if shows(object, &written.1) || !self.quotas.may(name, &written, now_ms) {
                 continue;
             }
-            self.tell_claims(object, &wanted);
+            self.tell_claims(object, &written.1);
             let params = params(manager::QUOTA_STATUS);
-            let uid = object.metadata.uid.clone();
-            let body = apply_body("TenantQuota", None, name, uid.as_deref(), &wanted);
-            if written(apply::<TenantQuota>(&self.client, name, &params, &body).await, "TenantQuota", name) {
-                self.quotas.insert(name.clone(), (uid, wanted, now_ms));
+            let body = apply_body("TenantQuota", None, name, written.0.as_deref(), &written.1);
+            let answer = apply::<TenantQuota>(&self.client, name, &params, &body).await;
+            if let Some(refused) = refused(answer, "TenantQuota", name) {
+                self.quotas.wrote(name.clone(), written, refused, now_ms);
             }
         }
     }
 
     async fn topologies(&mut self, view: &View) {
-        self.topologies.retain(|name, _| view.objects.topologies.contains_key(name));
+        self.topologies.retain(|name| view.objects.topologies.contains_key(name));
         for (name, object) in view.objects.topologies.iter() {
             self.pulse.beat();
             // Judged once for each generation.
@@ -129,15 +141,15 @@ impl Writer {
                 continue;
             }
             let now_ms = now_ms();
-            let wanted = topology::wanted(object, now_ms);
-            if patient(&self.topologies, name, object.as_ref(), &wanted, now_ms) {
+            let written = (object.metadata.uid.clone(), topology::wanted(object, now_ms));
+            if !self.topologies.may(name, &written, now_ms) {
                 continue;
             }
             let params = params(manager::TOPOLOGY_STATUS);
-            let uid = object.metadata.uid.clone();
-            let body = apply_body("NodeTopology", None, name, uid.as_deref(), &wanted);
-            if written(apply::<NodeTopology>(&self.client, name, &params, &body).await, "NodeTopology", name) {
-                self.topologies.insert(name.clone(), (uid, wanted, now_ms));
+            let body = apply_body("NodeTopology", None, name, written.0.as_deref(), &written.1);
+            let answer = apply::<NodeTopology>(&self.client, name, &params, &body).await;
+            if let Some(refused) = refused(answer, "NodeTopology", name) {
+                self.topologies.wrote(name.clone(), written, refused, now_ms);
             }
         }
     }
@@ -181,10 +193,11 @@ pub fn params(manager: &str) -> PatchParams {
     PatchParams { force: true, field_manager: Some(manager.to_owned()), ..PatchParams::default() }
 }
 
-/// The same was written a moment ago, and the watch has not brought it yet.
-fn patient<S: PartialEq, K: Resource>(written: &Written<S>, name: &str, object: &K, wanted: &S, now_ms: u64) -> bool {
-    written.get(name).is_some_and(|(uid, status, at_ms)| {
-        *uid == object.meta().uid && status == wanted && now_ms.saturating_sub(*at_ms) < PATIENCE_MS
+/// What the API server has is what is wanted; conditions of others are theirs.
+fn shows(object: &TenantQuota, wanted: &TenantQuotaStatus) -> bool {
+    object.status.as_ref().is_some_and(|shown| {
+        let conditions = ours(&shown.conditions, &wanted.conditions);
+        TenantQuotaStatus { conditions, ..shown.clone() } == *wanted
     })
 }
 
@@ -197,14 +210,42 @@ where
     deadline("write status", API_DEADLINE, api.patch_status(name, params, &Patch::Apply(body))).await.map(drop)
 }
 
-fn written(result: Result<(), ApiError>, kind: &str, name: &str) -> bool {
+/// Deleted, or created anew, since the view was made.
+fn is_outdated(error: &ApiError) -> bool {
+    error.is_not_found() || error.is_conflict()
+}
+
+/// Whether the write was refused; `None` for an object that is another by now.
+fn refused(result: Result<(), ApiError>, kind: &str, name: &str) -> Option<bool> {
     match result {
-        Ok(()) => true,
-        // Deleted, or created anew, since the view was made.
-        Err(error) if error.is_not_found() || error.is_conflict() => false,
+        Ok(()) => Some(false),
+        Err(error) if is_outdated(&error) => None,
         Err(error) => {
             tracing::warn!(kind, name, error = %error.chain(), "Status was not written");
-            false
+            Some(true)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_condition_of_somebody_else_is_no_difference() {
+        let condition = |type_: &str, reason: &str| {
+            json!({"type": type_, "status": "True", "reason": reason, "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let quota = |conditions: serde_json::Value| -> TenantQuota {
+            serde_json::from_value(json!({"apiVersion": "fairlead.dev/v1alpha1", "kind": "TenantQuota",
+                "metadata": {"name": "acme"}, "spec": {"namespaces": ["a"]}, "status": {"conditions": conditions}}))
+            .unwrap()
+        };
+        let wanted = quota(json!([condition("Ready", "AsExpected")])).status.unwrap();
+        assert!(shows(&quota(json!([condition("Foreign", "X"), condition("Ready", "AsExpected")])), &wanted));
+        assert!(!shows(&quota(json!([condition("Foreign", "X"), condition("Ready", "Other")])), &wanted));
+        assert!(!shows(&quota(json!([condition("Foreign", "X")])), &wanted));
     }
 }

@@ -16,7 +16,6 @@ use fairlead_runtime::{API_DEADLINE, Fact, Severity, deadline};
 use fairlead_scaling::{Backlog, Decision, Hold as Held};
 use kube::Api;
 use kube::api::Patch;
-use std::time::Duration;
 
 impl PoolTask {
     pub(super) async fn order(&mut self, pool: &WorkerPool, from: u32, decision: &Decision) -> Option<Refusal> {
@@ -110,8 +109,7 @@ impl PoolTask {
             Err(error) if error.is_not_found() || error.is_conflict() => {}
             Err(error) => {
                 tracing::warn!(pool = %self.key, error = %error.chain(), "Status was not written");
-                // Not at once again.
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                self.pace.refused(now_ms);
             }
         }
     }
