@@ -1,5 +1,6 @@
 //! Starts everything in order and ends it in the opposite order: decisions stop, what is under way ends, the lease goes last.
 use crate::args::Args;
+use crate::clock::Clock;
 use crate::crew::{Crew, Ended};
 use crate::house::{self, House, Inputs};
 use crate::metrics::{Holdings, OperatorMetrics};
@@ -173,6 +174,7 @@ fn shared(
     reports: &PoolReports,
     metrics: &OperatorMetrics,
 ) -> Arc<Shared> {
+    let clock = Clock::new();
     let sampling = Sampling {
         client: client.clone(),
         allow: Arc::new(args.allow_list()),
@@ -180,6 +182,7 @@ fn shared(
         period: Duration::from_millis(args.scaling_period_ms),
         seed: seed::fresh(),
         metrics: metrics.clone(),
+        clock,
     };
     Arc::new(Shared {
         client: client.clone(),
@@ -190,6 +193,7 @@ fn shared(
         events: events.clone(),
         lease: lease.watch(),
         metrics: metrics.clone(),
+        clock,
     })
 }
 

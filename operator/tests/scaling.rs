@@ -4,6 +4,7 @@ mod fake;
 
 use fairlead_cluster::Model;
 use fairlead_crds::WorkerPool;
+use fairlead_operator::clock::{self, Clock};
 use fairlead_operator::metrics::OperatorMetrics;
 use fairlead_operator::scaling::allow::AllowList;
 use fairlead_operator::scaling::orders::Orders;
@@ -20,7 +21,7 @@ use fake::{redis::redis, refusal, server};
 use http::Method;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use serde_json::{Value, json};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -29,6 +30,13 @@ use tokio_util::sync::CancellationToken;
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/a/deployments/";
 const STATUS: &str = "/apis/fairlead.dev/v1alpha1/namespaces/a/workerpools/p/status";
 const PERIOD: Duration = Duration::from_millis(20);
+
+/// How far the wall clock was set back, in all tests of this process.
+static SET_BACK_MS: AtomicU64 = AtomicU64::new(0);
+
+fn wall_ms() -> u64 {
+    clock::now_ms() - SET_BACK_MS.load(Ordering::SeqCst)
+}
 
 /// The Deployment `w` as the server has it, and what was written.
 #[derive(Default)]
@@ -142,6 +150,7 @@ impl Bed {
         let (events, _) =
             EventRecorder::start(client.clone(), "c", "i", &EventMetrics::register(&mut metrics), shutdown.clone());
         let (lease, leads) = watch::channel(LeaseState { leading: false, term: 0, until: None });
+        let clock = Clock::with_wall(wall_ms);
         let sampling = Sampling {
             client: client.clone(),
             allow: Arc::new(AllowList::new(vec!["127.0.0.1".parse().unwrap()])),
@@ -149,6 +158,7 @@ impl Bed {
             period: PERIOD,
             seed: 1,
             metrics: counters.clone(),
+            clock,
         };
         let shared = Shared {
             targets: Targets::new(client.clone()),
@@ -159,6 +169,7 @@ impl Bed {
             events,
             lease: leads,
             metrics: counters,
+            clock,
         };
         let (view, seen) = watch::channel(Arc::new(View::empty(Model::new("fairlead-system").snapshot())));
         let pulse = Heartbeat::new().register("pools", supervisor::SILENCE);
@@ -214,7 +225,7 @@ impl Drop for Bed {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_is_written_before_pools_and_autoscalers_are_listed() {
     let bed = Bed::new(2);
     bed.lead(Some(1));
@@ -231,7 +242,7 @@ async fn nothing_is_written_before_pools_and_autoscalers_are_listed() {
     bed.until("the minimum", |world| world.patches == ["2 4"]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_is_written_while_pools_are_only_seen_one_by_one() {
     let bed = Bed::new(2);
     bed.lead(Some(1));
@@ -253,7 +264,7 @@ async fn replicas_follow_the_queue() {
     bed.until("the minimum", |world| world.replicas == 4).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_denied_write_is_told_and_not_repeated_at_once() {
     let policy = "deployments.apps \"w\" is forbidden: ValidatingAdmissionPolicy 'few' denied request: at most 3";
     let right =
@@ -275,7 +286,7 @@ async fn a_denied_write_is_told_and_not_repeated_at_once() {
 }
 
 /// Replicas below the minimum are raised at once, unless they are taken for a human's wish.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_target_that_is_created_anew_is_no_humans_change() {
     let bed = Bed::leading(2, pool(&json!({})));
     bed.until("the minimum", |world| world.replicas == 4).await;
@@ -294,7 +305,7 @@ async fn a_target_that_is_created_anew_is_no_humans_change() {
     assert_eq!(bed.patches(), ["2 4", "1 4", "3 4"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_target_is_no_humans_change_and_a_human_is_held() {
     let bed = Bed::leading(2, pool(&json!({})));
     bed.until("the minimum", |world| world.replicas == 4).await;
@@ -329,7 +340,7 @@ async fn a_lost_lease_loses_no_memory() {
     assert!(led_at.elapsed() < Duration::from_millis(1_500), "the window was seen meanwhile: {:?}", led_at.elapsed());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_others_did_between_two_terms_is_looked_at_first() {
     let bed = Bed::leading(2, pool(&json!({})));
     bed.until("the minimum", |world| world.replicas == 4).await;
@@ -343,4 +354,21 @@ async fn what_others_did_between_two_terms_is_looked_at_first() {
     bed.lead(Some(3));
     tokio::time::sleep(PERIOD * 10).await;
     assert_eq!(bed.patches(), ["2 4"], "and stays held in the next term");
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_jumps_freezes_nothing() {
+    let (address, lag) = redis(1_000).await;
+    let stream = json!([{"type": "RedisStream", "redisStream": {"address": address, "stream": "s", "group": "g"}}]);
+    let scaling = json!({"scaleDown": {"windowSeconds": 0, "idleSeconds": 0}});
+    let bed = Bed::leading(4, pool(&json!({"queueSources": stream, "scaling": scaling})));
+    bed.until("growth", |world| world.replicas > 4).await;
+    SET_BACK_MS.store(600_000, Ordering::SeqCst);
+    lag.store(0, Ordering::SeqCst);
+    bed.until("the minimum", |world| world.replicas == 4).await;
+    lag.store(1_000, Ordering::SeqCst);
+    bed.until("growth after the jump", |world| world.replicas > 4).await;
+    SET_BACK_MS.store(0, Ordering::SeqCst);
+    lag.store(0, Ordering::SeqCst);
+    bed.until("the minimum after the jump forward", |world| world.replicas == 4).await;
 }

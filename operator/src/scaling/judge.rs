@@ -175,13 +175,13 @@ fn limited(findings: &Findings<'_>) -> Wanted {
     Wanted { type_: condition::LIMITED_BY_QUOTA, status, reason: why.to_owned(), message: message.to_owned() }
 }
 
-/// The status as it should be; `current` are the conditions as last known.
+/// The status as it should be; `current` are the conditions as last known, `wall_ms` is the time for those that change.
 #[must_use]
 pub fn status(
     findings: &Findings<'_>,
     current: &[Condition],
     generation: Option<i64>,
-    now_ms: u64,
+    wall_ms: u64,
 ) -> WorkerPoolStatus {
     let int = |n: u32| i32::try_from(n).unwrap_or(i32::MAX);
     let long = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -199,7 +199,7 @@ pub fn status(
         ready_replicas: int(findings.ready),
         quota_replicas: findings.quota.map(int),
         backlog,
-        conditions: merged(current, &conditions(findings), generation, &time_of(now_ms)),
+        conditions: merged(current, &conditions(findings), generation, &time_of(wall_ms)),
     }
 }
 

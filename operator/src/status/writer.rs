@@ -2,7 +2,7 @@
 //! once a second, and writes what differs.
 use super::patience::Patience;
 use super::{apply_body, ours, quota, topology};
-use crate::clock::now_ms;
+use crate::clock::Clock;
 use crate::namespaces;
 use crate::view::View;
 use fairlead_crds::keys::{condition, manager};
@@ -38,6 +38,7 @@ pub struct Writer {
     lease: watch::Receiver<LeaseState>,
     events: EventRecorder,
     pulse: Pulse,
+    clock: Clock,
     labels: Patience<String, namespaces::Change>,
     quotas: Written<TenantQuotaStatus>,
     topologies: Written<NodeTopologyStatus>,
@@ -54,7 +55,7 @@ impl Writer {
         pulse: Pulse,
     ) -> Self {
         let (labels, quotas, topologies) = (Patience::default(), Patience::default(), Patience::default());
-        Self { client, view, lease, events, pulse, labels, quotas, topologies }
+        Self { client, view, lease, events, pulse, clock: Clock::new(), labels, quotas, topologies }
     }
 
     /// Runs until `shutdown`; a write that is under way is finished.
@@ -92,7 +93,7 @@ impl Writer {
     async fn labels(&mut self, view: &View) {
         self.labels.retain(|namespace| view.objects.namespaces.contains_key(namespace));
         for change in namespaces::changes(view) {
-            let now_ms = now_ms();
+            let now_ms = self.clock.ms();
             if !self.labels.may(&change.namespace, &change, now_ms) {
                 continue;
             }
@@ -116,8 +117,8 @@ impl Writer {
         self.quotas.retain(|name| view.objects.quotas.contains_key(name));
         for (name, object) in view.objects.quotas.iter() {
             self.pulse.beat();
-            let now_ms = now_ms();
-            let Some(wanted) = quota::wanted(view, object, now_ms) else { continue };
+            let now_ms = self.clock.ms();
+            let Some(wanted) = quota::wanted(view, object, self.clock.wall_ms()) else { continue };
             let written = (object.metadata.uid.clone(), wanted);
             if shows(object, &written.1) || !self.quotas.may(name, &written, now_ms) {
                 continue;
@@ -140,8 +141,8 @@ impl Writer {
             if object.status.as_ref().is_some_and(|status| status.observed_generation == object.metadata.generation) {
                 continue;
             }
-            let now_ms = now_ms();
-            let written = (object.metadata.uid.clone(), topology::wanted(object, now_ms));
+            let now_ms = self.clock.ms();
+            let written = (object.metadata.uid.clone(), topology::wanted(object, self.clock.wall_ms()));
             if !self.topologies.may(name, &written, now_ms) {
                 continue;
             }

@@ -5,7 +5,6 @@ use super::super::queue::sampler;
 use super::super::target::{ScaleView, TargetError};
 use super::outcome::target_refusal;
 use super::{Denials, PoolTask};
-use crate::clock::now_ms;
 use fairlead_crds::WorkerPool;
 use fairlead_crds::keys::condition;
 use fairlead_fairshare::ResourceVector;
@@ -41,30 +40,28 @@ impl PoolTask {
         self.hold.begin_term();
         self.denials = Denials::default();
         self.pace = Pace::default();
-        self.template_at_ms = 0;
-        if let Some((_, at_ms)) = &mut self.scale {
-            *at_ms = 0;
-        }
+        (self.scale_at_ms, self.template_at_ms) = (None, None);
     }
 
     /// Another target, or one of the same name that was created anew: its replicas are nobody's change of what the old one
     /// had, and what the old one was given says nothing about it. The queue, and what is known of it, is the same.
     fn forget_target(&mut self) {
-        self.scale = None;
+        (self.scale, self.scale_at_ms) = (None, None);
         self.target_fault = None;
         self.hold = Hold::default();
         self.denials = Denials::default();
         self.window = DownWindow::new();
         self.per_pod = None;
-        self.template_at_ms = 0;
+        self.template_at_ms = None;
         self.shared.orders.forget(&self.key);
     }
 
     /// Reads scale and template where what is known of them is old.
     pub(super) async fn read_target(&mut self, pool: &WorkerPool) {
         let (namespace, target) = (self.key.namespace.clone(), &pool.spec.scale_target_ref);
-        let old = |at_ms: u64, limit: u64| now_ms().saturating_sub(at_ms) >= limit;
-        if self.scale.as_ref().is_none_or(|(_, at_ms)| old(*at_ms, SCALE_MS)) {
+        let clock = self.shared.clock;
+        let old = |at_ms: Option<u64>, limit: u64| at_ms.is_none_or(|at_ms| clock.ms().saturating_sub(at_ms) >= limit);
+        if old(self.scale_at_ms, SCALE_MS) {
             match self.shared.targets.scale(&namespace, target).await {
                 Ok(scale) => self.take_scale(pool, scale),
                 Err(error) => {
@@ -77,7 +74,7 @@ impl PoolTask {
             }
         }
         if self.target_fault.is_none() && old(self.template_at_ms, TEMPLATE_MS) {
-            self.template_at_ms = now_ms();
+            self.template_at_ms = Some(clock.ms());
             match self.shared.targets.pod_request(&namespace, target).await {
                 Ok(Some(request)) => self.per_pod = Some(request),
                 Ok(None) => self.per_pod = Some(ResourceVector::from([(fairlead_fairshare::PODS.to_owned(), 1)])),
@@ -87,11 +84,12 @@ impl PoolTask {
     }
 
     fn take_scale(&mut self, pool: &WorkerPool, scale: ScaleView) {
-        if self.scale.as_ref().is_some_and(|(known, _)| known.uid != scale.uid) {
+        if self.scale.as_ref().is_some_and(|known| known.uid != scale.uid) {
             self.forget_target();
         }
-        self.hold.see(now_ms(), scale.replicas, told(pool));
-        self.scale = Some((scale, now_ms()));
+        let now_ms = self.shared.clock.ms();
+        self.hold.see(now_ms, scale.replicas, told(pool));
+        (self.scale, self.scale_at_ms) = (Some(scale), Some(now_ms));
         self.target_fault = None;
     }
 }

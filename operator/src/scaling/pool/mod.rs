@@ -13,7 +13,7 @@ use super::report::PoolReports;
 use super::selector::selects;
 use super::target::{ScaleView, Targets};
 use crate::book::add;
-use crate::clock::now_ms;
+use crate::clock::Clock;
 use crate::metrics::OperatorMetrics;
 use crate::objects::PoolKey;
 use crate::view::View;
@@ -47,6 +47,8 @@ pub struct Shared {
     pub lease: watch::Receiver<LeaseState>,
     /// Counters.
     pub metrics: OperatorMetrics,
+    /// Time; the samplers' is the same.
+    pub clock: Clock,
 }
 
 /// The task of one pool.
@@ -66,10 +68,12 @@ pub struct PoolTask {
     window: DownWindow,
     hold: Hold,
     denials: Denials,
-    scale: Option<(ScaleView, u64)>,
+    scale: Option<ScaleView>,
+    /// When it was read or written; `None` if it is to be read before anything else.
+    scale_at_ms: Option<u64>,
     target_fault: Option<Refusal>,
     per_pod: Option<ResourceVector>,
-    template_at_ms: u64,
+    template_at_ms: Option<u64>,
     pace: Pace,
 }
 
@@ -99,9 +103,10 @@ impl PoolTask {
             hold: Hold::default(),
             denials: Denials::default(),
             scale: None,
+            scale_at_ms: None,
             target_fault: None,
             per_pod: None,
-            template_at_ms: 0,
+            template_at_ms: None,
             pace: Pace::default(),
         }
     }
@@ -161,7 +166,7 @@ impl PoolTask {
             }
             self.read_target(pool).await;
         }
-        let now_ms = now_ms();
+        let now_ms = self.shared.clock.ms();
         let judgement = self.judge_queue(now_ms);
         let own = self.own_pods(view);
         self.observe(now_ms, &judgement, own.ready);
@@ -209,7 +214,7 @@ impl PoolTask {
 
     fn own_pods(&self, view: &View) -> OwnPods {
         let mut own = OwnPods::default();
-        let (Some((scale, _)), Some(pods)) = (&self.scale, view.pods.get(&self.key.namespace)) else { return own };
+        let (Some(scale), Some(pods)) = (&self.scale, view.pods.get(&self.key.namespace)) else { return own };
         let releasing = view.tenant_of(&self.key.namespace).map(|(_, facts)| &facts.releasing);
         for note in pods.values().filter(|note| selects(scale.selector.as_ref(), &note.labels)) {
             let ended = note.view.standing == Standing::Ended;
@@ -254,7 +259,7 @@ impl PoolTask {
         own: &OwnPods,
         may_grow: bool,
     ) -> Option<(u32, Decision, Option<u32>)> {
-        let current = self.scale.as_ref()?.0.replicas;
+        let current = self.scale.as_ref()?.replicas;
         let config = judge::config(&pool.spec);
         let tenant = view.tenant_of(&self.key.namespace);
         let per_pod = self.per_pod.clone()?;

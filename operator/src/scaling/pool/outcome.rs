@@ -4,7 +4,6 @@ use super::super::queue::Judgement;
 use super::super::report::PoolReport;
 use super::super::target::TargetError;
 use super::PoolTask;
-use crate::clock::now_ms;
 use crate::metrics::ScaleOutcome;
 use crate::objects::PoolKey;
 use crate::status::apply_body;
@@ -26,9 +25,9 @@ impl PoolTask {
                 self.shared.metrics.scaled(ScaleOutcome::Written);
                 self.hold.wrote(to);
                 self.denials.accepted();
-                if let Some((scale, at_ms)) = &mut self.scale {
+                self.scale_at_ms = Some(self.shared.clock.ms());
+                if let Some(scale) = &mut self.scale {
                     scale.replicas = to;
-                    *at_ms = now_ms();
                 }
                 tracing::info!(pool = %self.key, from, to, "Scaled");
                 self.tell(pool, Severity::Normal, "Scaled", scaled_text(from, decision));
@@ -42,13 +41,11 @@ impl PoolTask {
                 }
                 tracing::warn!(pool = %self.key, from, to, %error, "Not scaled");
                 // Whatever it was: the next turn looks at the scale as it is.
-                if let Some((_, at_ms)) = &mut self.scale {
-                    *at_ms = 0;
-                }
+                self.scale_at_ms = None;
                 let refusal = (!conflict).then(|| target_refusal(&error));
                 if let (TargetError::Denied { .. } | TargetError::Forbidden { .. }, Some(refusal)) = (&error, &refusal)
                 {
-                    self.denials.denied(now_ms(), from, to, refusal.clone());
+                    self.denials.denied(self.shared.clock.ms(), from, to, refusal.clone());
                 }
                 refusal
             }
@@ -64,8 +61,8 @@ impl PoolTask {
         decided: Option<(Decision, Option<u32>)>,
         ready: u32,
     ) {
-        let now_ms = now_ms();
-        let ordered = self.scale.as_ref().map_or(0, |(scale, _)| scale.replicas);
+        let now_ms = self.shared.clock.ms();
+        let ordered = self.scale.as_ref().map_or(0, |scale| scale.replicas);
         let (decision, quota) = decided.unzip();
         let quota = quota.flatten();
         let tenancy = match (view.tenant_of(&self.key.namespace), self.quota_fault(view)) {
@@ -91,7 +88,7 @@ impl PoolTask {
         let report = PoolReport { wanted, ordered, ready, quota, backlog, decision };
         self.shared.reports.put(&self.key, report);
         let known = self.pace.known(pool.status.as_ref(), now_ms).cloned().unwrap_or_default();
-        let status = judge::status(&findings, &known.conditions, pool.metadata.generation, now_ms);
+        let status = judge::status(&findings, &known.conditions, pool.metadata.generation, self.shared.clock.wall_ms());
         if self.leads(view) && self.pace.is_due(pool.status.as_ref(), &status, now_ms) {
             self.tell_changes(pool, &known, &status);
             self.write_status(pool, status, now_ms).await;

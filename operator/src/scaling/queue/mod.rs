@@ -18,7 +18,7 @@ pub struct Sample {
     pub added_total: Option<u64>,
     /// Items ever finished, if counted.
     pub done_total: Option<u64>,
-    /// When the queue was asked, milliseconds since the Unix epoch.
+    /// When the queue was asked, by the clock of the sampling.
     pub at_ms: u64,
 }
 

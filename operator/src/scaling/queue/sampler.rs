@@ -2,7 +2,7 @@
 use super::redis::RedisQueue;
 use super::secret::{Account, password};
 use super::{Sample, SourceError, SourceState};
-use crate::clock::now_ms;
+use crate::clock::Clock;
 use crate::metrics::OperatorMetrics;
 use crate::scaling::allow::{Address, AllowList};
 use fairlead_crds::worker_pool::{QueueSource, QueueSourceType, RedisStream};
@@ -33,6 +33,8 @@ pub struct Sampling {
     pub seed: u64,
     /// Where to count.
     pub metrics: OperatorMetrics,
+    /// Time; the pools' is the same.
+    pub clock: Clock,
 }
 
 /// Starts looking at a source of a pool in `namespace`, until `stop`.
@@ -100,7 +102,7 @@ impl Sampler {
             Some(queue) => queue,
             None => self.queue.insert(open(&self.sampling, &self.namespace, stream).await?),
         };
-        queue.sample(now_ms()).await
+        queue.sample(self.sampling.clock.ms()).await
     }
 }
 
