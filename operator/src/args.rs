@@ -2,6 +2,9 @@
 use crate::scaling::allow::{AllowList, Pattern};
 use fairlead_runtime::{AdminArgs, ClientArgs, LogArgs};
 
+/// More gate removals are never under way at once: no more are decided ahead.
+const RELEASE_CONCURRENCY_MAX: i64 = 128;
+
 /// Releases pods in fair order, scales pools, writes status. One leads, the others watch.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "fairlead-operator", version)]
@@ -28,13 +31,13 @@ pub struct Args {
     #[arg(long, env = "FAIRLEAD_RELEASE_WINDOW_PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub release_window_percent: u32,
     /// Gate removals under way at once
-    #[arg(long, env = "FAIRLEAD_RELEASE_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, env = "FAIRLEAD_RELEASE_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=RELEASE_CONCURRENCY_MAX))]
     pub release_concurrency: u16,
     /// Queue addresses that a WorkerPool may name: "host", "host:port", "*.suffix" or "*.suffix:port"; repeat the flag or
     /// separate by comma; without it no queue is dialled
     #[arg(long, env = "FAIRLEAD_QUEUE_ALLOW", value_delimiter = ',')]
     pub queue_allow: Vec<Pattern>,
-    /// Time between two looks at a queue, and between two decisions while its backlog moves
+    /// Time between two looks at a queue; each answer is followed by a decision
     #[arg(long, env = "FAIRLEAD_SCALING_PERIOD_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(100..=10_000))]
     pub scaling_period_ms: u64,
 }
@@ -69,6 +72,13 @@ mod tests {
     fn patterns_may_be_repeated_and_separated_by_comma() {
         let args = parse(&["--queue-allow=redis.a:6379,*.b", "--queue-allow=c"]).unwrap();
         assert_eq!(args.queue_allow.len(), 3);
+    }
+
+    #[test]
+    fn no_more_gate_removals_than_are_decided_ahead() {
+        assert_eq!(usize::try_from(RELEASE_CONCURRENCY_MAX), Ok(crate::release::input::IN_FLIGHT_MAX));
+        assert_eq!(parse(&["--release-concurrency=128"]).unwrap().release_concurrency, 128);
+        assert!(parse(&["--release-concurrency=129"]).is_err());
     }
 
     #[test]

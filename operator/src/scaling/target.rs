@@ -1,6 +1,5 @@
 //! The workload of a pool: its replicas through the scale subresource, and what one of its pods asks for.
 use super::selector::{self, SelectorError};
-use crate::objects::TargetKey;
 use fairlead_crds::keys::manager;
 use fairlead_crds::worker_pool::ScaleTargetRef;
 use fairlead_fairshare::ResourceVector;
@@ -219,12 +218,6 @@ pub fn template_request(object: &Value) -> Option<ResourceVector> {
     let template: PodTemplateSpec = serde_json::from_value(object.pointer("/spec/template")?.clone()).ok()?;
     let pod = Pod { metadata: template.metadata.unwrap_or_default(), spec: Some(template.spec?), status: None };
     Some(fairlead_cluster::request::effective(&pod))
-}
-
-/// The name by which two pools, or a pool and an autoscaler, meet.
-#[must_use]
-pub fn key(namespace: &str, target: &ScaleTargetRef) -> TargetKey {
-    TargetKey::of(namespace, target)
 }
 
 fn conflict(target: &ScaleTargetRef) -> TargetError {
