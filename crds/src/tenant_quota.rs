@@ -81,6 +81,9 @@ fn default_weight() -> i64 {
     1
 }
 
+/// Most resources that a status lists.
+pub const RESOURCES_MAX: usize = 256;
+
 /// The tenant as the operator counts it.
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
@@ -90,6 +93,7 @@ pub struct TenantQuotaStatus {
     pub observed_generation: Option<i64>,
     /// Namespaces that are this tenant's now.
     #[serde(default)]
+    #[schemars(length(max = 256))]
     pub namespaces: Vec<String>,
     /// Released pods that have not ended, and pods being released.
     #[serde(default)]
@@ -102,12 +106,15 @@ pub struct TenantQuotaStatus {
     pub oldest_waiting: Option<Time>,
     /// What released, live pods request.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = RESOURCES_MAX))]
     pub used: BTreeMap<String, Quantity>,
     /// Part of the cluster that the weight gives, whatever is asked for.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = RESOURCES_MAX))]
     pub base: BTreeMap<String, Quantity>,
     /// Part of the cluster that the tenant is entitled to now: by weight, capped by demand and by its hard limits.
     #[serde(default)]
+    #[schemars(extend("maxProperties" = RESOURCES_MAX))]
     pub entitled: BTreeMap<String, Quantity>,
     /// The resource of which it uses the largest part.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -34,14 +34,21 @@ fn every_field_is_explained_and_bounded() {
             if leaf != "spec" && !leaf.ends_with("[]") && !leaf.ends_with("{}") {
                 assert!(schema["description"].is_string(), "{path} has no description");
             }
-            if schema["type"] == "array" {
-                assert!(schema["maxItems"].is_number(), "{path} has no maxItems");
-            }
             if schema["type"] == "string" && schema["enum"].is_null() && schema["format"].is_null() {
                 assert!(schema["maxLength"].is_number(), "{path} has no maxLength");
             }
-            assert!(schema["type"] != "number", "{path} is a float");
         });
+        for part in ["spec", "status"] {
+            visit(&kind, &root["properties"][part], &mut |path, schema| {
+                if schema["type"] == "array" {
+                    assert!(schema["maxItems"].is_number(), "{part} of {path} has no maxItems");
+                }
+                if !schema["additionalProperties"].is_null() {
+                    assert!(schema["maxProperties"].is_number(), "{part} of {path} has no maxProperties");
+                }
+                assert!(schema["type"] != "number", "{part} of {path} is a float");
+            });
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod writer;
 use fairlead_crds::Quantity;
 use fairlead_crds::conditions::{self, Wanted};
 use fairlead_crds::keys;
+use fairlead_crds::tenant_quota::RESOURCES_MAX;
 use fairlead_fairshare::ResourceVector;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use serde::Serialize;
@@ -54,11 +55,13 @@ pub fn apply_body(
     })
 }
 
-/// Amounts as Kubernetes writes them; resources of which there is nothing are left out unless `of` has some.
+/// Amounts as Kubernetes writes them; resources of which there is nothing are left out unless `of` has some, and so is what
+/// the schema has no room for.
 #[must_use]
 pub fn quantities(vector: &ResourceVector, of: &ResourceVector) -> BTreeMap<String, Quantity> {
     let shown = vector.iter().filter(|(name, amount)| **amount > 0 || of.get(*name).is_some_and(|total| *total > 0));
     shown
+        .take(RESOURCES_MAX)
         .map(|(name, amount)| {
             let quantity = if name == "cpu" { Quantity::from_milli(*amount) } else { Quantity::from_units(*amount) };
             (name.clone(), quantity)
@@ -90,5 +93,7 @@ mod tests {
         assert_eq!(shown["cpu"].as_str(), "1500m");
         assert_eq!(shown["memory"].as_str(), "1073741824");
         assert!(!shown.contains_key("x"));
+        let many: ResourceVector = (0..300_u64).map(|i| (format!("example.com/{i}"), 1)).collect();
+        assert_eq!(quantities(&many, &many).len(), RESOURCES_MAX);
     }
 }
