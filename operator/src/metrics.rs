@@ -13,6 +13,8 @@ use fairlead_runtime::prometheus_client::metrics::gauge::ConstGauge;
 use fairlead_runtime::prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use fairlead_runtime::prometheus_client::metrics::{MetricType, TypedMetric};
 use fairlead_runtime::prometheus_client::registry::Unit;
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::watch;
@@ -71,6 +73,8 @@ pub struct OperatorMetrics {
     /// Ledger writes that found another version.
     pub ledger_conflicts: Counter,
     releases: Family<TenantLabel, Counter>,
+    /// Tenants that `releases` has a line for.
+    released: Arc<Mutex<BTreeSet<String>>>,
     refusals: Family<ReasonLabel, Counter>,
     stages: Family<StageLabel, Histogram>,
     scale_writes: Family<ScaleLabel, Counter>,
@@ -83,6 +87,7 @@ impl OperatorMetrics {
         let histogram: fn() -> Histogram = || Histogram::new(exponential_buckets(0.001, 2.0, 18));
         Self {
             releases: metrics.register("releases", "Pods whose gate was removed, by tenant", Family::default()),
+            released: Arc::default(),
             refusals: metrics.register("refusals", "Waiting pods that were told this reason", Family::default()),
             ledger_conflicts: metrics.register(
                 "ledger_conflicts",
@@ -113,8 +118,20 @@ impl OperatorMetrics {
     /// A gate was removed.
     pub fn released(&self, tenant: &str, waited_ms: u64) {
         self.releases.get_or_create(&TenantLabel { tenant: tenant.to_owned() }).inc();
+        self.released.lock().insert(tenant.to_owned());
         let seconds = std::time::Duration::from_millis(waited_ms).as_secs_f64();
         self.stages.get_or_create(&StageLabel { stage: Stage::Waiting }).observe(seconds);
+    }
+
+    /// Forgets the tenants that are no more: a name that nobody has any longer is not shown for ever.
+    pub fn keep_tenants(&self, there: impl Fn(&str) -> bool) {
+        self.released.lock().retain(|tenant| {
+            let stays = there(tenant);
+            if !stays {
+                self.releases.remove(&TenantLabel { tenant: tenant.clone() });
+            }
+            stays
+        });
     }
 
     /// A pod was told why it waits.
@@ -281,5 +298,24 @@ impl Collector for Holdings {
             rows.encode(&mut encoder, name, help)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenants_that_are_gone_are_not_shown() {
+        let mut page = Metrics::new("operator");
+        let metrics = OperatorMetrics::register(&mut page);
+        for tenant in ["acme", "globex", "acme"] {
+            metrics.released(tenant, 10);
+        }
+        metrics.keep_tenants(|tenant| tenant == "acme");
+        let text = page.encode().unwrap();
+        assert!(text.contains("tenant=\"acme\"} 2") && !text.contains("globex"), "{text}");
+        metrics.released("globex", 10);
+        assert!(page.encode().unwrap().contains("tenant=\"globex\"} 1"));
     }
 }

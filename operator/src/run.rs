@@ -144,7 +144,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), RunError> {
     let pulse = heartbeat.register("pools", supervisor::SILENCE);
     crew.take_on("pools", tokio::spawn(supervisor::run(shared, view.clone(), pulse, token.clone())));
     let pulse = heartbeat.register("writer", writer::SILENCE);
-    let writer = Writer::new(client.clone(), view.clone(), lease.watch(), events.clone(), pulse);
+    let writer = Writer::new(client.clone(), view.clone(), lease.watch(), events.clone(), operator.clone(), pulse);
     crew.take_on("writer", tokio::spawn(writer.run(token.clone())));
 
     let dump = DebugDump { client, dump: dump(view, reports, dump_sender) };

@@ -4,6 +4,7 @@ mod fake;
 
 use fairlead_cluster::{Change, Event, Model};
 use fairlead_operator::house::no_placements;
+use fairlead_operator::metrics::OperatorMetrics;
 use fairlead_operator::status::writer::{self, Writer};
 use fairlead_operator::view::View;
 use fairlead_runtime::events::EventMetrics;
@@ -39,13 +40,14 @@ async fn label_writes(answer: u16) -> usize {
 
     let shutdown = CancellationToken::new();
     let mut metrics = Metrics::new("operator");
+    let counters = OperatorMetrics::register(&mut metrics);
     let (events, _) =
         EventRecorder::start(client.clone(), "c", "i", &EventMetrics::register(&mut metrics), shutdown.clone());
     let until = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
     let (_lease, leads) = watch::channel(LeaseState { leading: true, term: 1, until });
     let (sender, views) = watch::channel(Arc::new(view.clone()));
     let pulse = Heartbeat::new().register("writer", writer::SILENCE);
-    let task = tokio::spawn(Writer::new(client, views, leads, events, pulse).run(shutdown.clone()));
+    let task = tokio::spawn(Writer::new(client, views, leads, events, counters, pulse).run(shutdown.clone()));
     for _ in 0..40 {
         sender.send_replace(Arc::new(view.clone()));
         tokio::time::sleep(Duration::from_millis(50)).await;

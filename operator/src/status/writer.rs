@@ -3,6 +3,7 @@
 use super::patience::Patience;
 use super::{apply_body, ours, quota, topology};
 use crate::clock::Clock;
+use crate::metrics::OperatorMetrics;
 use crate::namespaces;
 use crate::view::View;
 use fairlead_crds::keys::{condition, manager};
@@ -37,6 +38,7 @@ pub struct Writer {
     view: watch::Receiver<Arc<View>>,
     lease: watch::Receiver<LeaseState>,
     events: EventRecorder,
+    metrics: OperatorMetrics,
     pulse: Pulse,
     clock: Clock,
     labels: Patience<String, namespaces::Change>,
@@ -52,10 +54,11 @@ impl Writer {
         view: watch::Receiver<Arc<View>>,
         lease: watch::Receiver<LeaseState>,
         events: EventRecorder,
+        metrics: OperatorMetrics,
         pulse: Pulse,
     ) -> Self {
         let (labels, quotas, topologies) = (Patience::default(), Patience::default(), Patience::default());
-        Self { client, view, lease, events, pulse, clock: Clock::new(), labels, quotas, topologies }
+        Self { client, view, lease, events, metrics, pulse, clock: Clock::new(), labels, quotas, topologies }
     }
 
     /// Runs until `shutdown`; a write that is under way is finished.
@@ -70,6 +73,9 @@ impl Writer {
                 () = tokio::time::sleep(BEAT) => continue,
             }
             let view = self.view.borrow_and_update().clone();
+            if view.synced {
+                self.metrics.keep_tenants(|tenant| view.objects.quotas.contains_key(tenant));
+            }
             if view.synced && self.leads(&view) {
                 self.labels(&view).await;
                 if tokio::time::Instant::now() >= next_status {
