@@ -23,12 +23,17 @@ fn node(name: &str, cpus: &str) -> Value {
         "conditions": [ { "type": "Ready", "status": "True" } ] } })
 }
 
+fn owner(name: &str) -> Value {
+    json!([{ "apiVersion": "v1", "kind": "Node", "name": name, "uid": format!("uid-{name}") }])
+}
+
 /// Two NUMA nodes of 4 cores with 2 threads each: CPUs 0-7 and 8-15.
 fn topology(name: &str) -> Value {
     let cores: Vec<Value> =
         (0..8).map(|core| json!({ "id": core, "cpus": format!("{}-{}", core * 2, core * 2 + 1) })).collect();
     let numa = |id: u32, cpus: &str| json!({ "id": id, "cpus": cpus, "memoryBytes": 16u64 << 30, "distances": [] });
-    json!({ "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodeTopology", "metadata": { "name": name }, "spec": {
+    json!({ "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodeTopology",
+        "metadata": { "name": name, "ownerReferences": owner(name) }, "spec": {
         "source": "Synthetic", "packages": [ { "id": 0, "cpus": "0-15" } ],
         "numaNodes": [ numa(0, "0-7"), numa(1, "8-15") ],
         "l3Caches": [ { "id": 0, "cpus": "0-7", "sizeBytes": 1 }, { "id": 1, "cpus": "8-15", "sizeBytes": 1 } ],
@@ -37,7 +42,8 @@ fn topology(name: &str) -> Value {
 
 fn placement(name: &str, reservations: &Value) -> Value {
     json!({ "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodePlacement",
-        "metadata": { "name": name, "uid": format!("p-{name}"), "generation": 3 }, "spec": { "reservations": reservations } })
+        "metadata": { "name": name, "uid": format!("p-{name}"), "generation": 3, "ownerReferences": owner(name) },
+        "spec": { "reservations": reservations } })
 }
 
 fn quota(name: &str, weight: u32, hard_cpu: &str) -> Value {

@@ -80,13 +80,16 @@ mod tests {
     fn a_half_used_core_is_no_hole() {
         let cores: Vec<_> =
             (0..4).map(|core| json!({ "id": core, "cpus": format!("{}-{}", core * 2, core * 2 + 1) })).collect();
-        let topology = json!({ "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodeTopology", "metadata": { "name": "n" },
+        let owners = json!([{ "apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u" }]);
+        let topology = json!({ "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodeTopology",
+            "metadata": { "name": "n", "ownerReferences": owners },
             "spec": { "source": "Synthetic", "packages": [ { "id": 0, "cpus": "0-7" } ], "cores": cores, "l3Caches": [],
                 "numaNodes": [ { "id": 0, "cpus": "0-7", "memoryBytes": 1 << 30, "distances": [] } ] } });
         let placement = json!({ "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodePlacement",
-            "metadata": { "name": "n", "uid": "p" }, "spec": { "reservations": [ { "podUID": "u", "namespace": "a",
+            "metadata": { "name": "n", "uid": "p", "ownerReferences": owners }, "spec": { "reservations": [ { "podUID": "u", "namespace": "a",
                 "name": "b", "reservedAt": "2026-01-01T00:00:00Z", "cpus": "0-2", "containers": [], "memory": [] } ] } });
         let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n", "uid": "u" }, "status": {
+            "capacity": { "cpu": "8", "memory": "1Gi" }, "allocatable": { "cpu": "8", "memory": "1Gi" },
             "conditions": [ { "type": "Ready", "status": "True" } ] }, "spec": { "unschedulable": true } });
         let snapshot = snapshot([
             Event::Nodes(Change::Reset(vec![from_value(node).unwrap()])),

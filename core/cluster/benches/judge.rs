@@ -25,7 +25,11 @@ fn topology(name: &str, shape: usize) -> NodeTopology {
     caches.iter_mut().for_each(|cache| cache["sizeBytes"] = json!(32 << 20));
     let spec = json!({"source": "Synthetic", "packages": parts(packages), "numaNodes": numa_nodes,
                       "l3Caches": caches, "cores": parts(cores)});
-    serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+    serde_json::from_value(json!({"metadata": {"name": name, "ownerReferences": owner(name)}, "spec": spec})).unwrap()
+}
+
+fn owner(name: &str) -> Value {
+    json!([{"apiVersion": "v1", "kind": "Node", "name": name, "uid": name}])
 }
 
 fn node(name: &str, shape: usize) -> Node {
@@ -45,8 +49,10 @@ fn placement(name: &str, pods: usize) -> NodePlacement {
                "memory": [{"numaNode": 0, "bytes": 1_i64 << 30}]})
     };
     let reservations: Vec<Value> = (0..pods).map(entry).collect();
-    serde_json::from_value(json!({"metadata": {"name": name, "uid": name, "generation": 1},
-                                  "spec": {"reservations": reservations}}))
+    serde_json::from_value(
+        json!({"metadata": {"name": name, "uid": name, "generation": 1, "ownerReferences": owner(name)},
+                                  "spec": {"reservations": reservations}}),
+    )
     .unwrap()
 }
 

@@ -61,8 +61,9 @@ pub(crate) fn created_ms(meta: &ObjectMeta) -> u64 {
     meta.creation_timestamp.as_ref().map_or(0, milliseconds)
 }
 
-/// UID of the Node that owns an object, if one does.
+/// UID of the Node that owns an object, if exactly one does: with two the object would outlive one of them.
 pub(crate) fn owning_node(meta: &ObjectMeta) -> Option<&str> {
     let owners = meta.owner_references.as_deref().unwrap_or_default();
-    owners.iter().find(|owner| owner.kind == "Node" && owner.api_version == "v1").map(|owner| owner.uid.as_str())
+    let mut nodes = owners.iter().filter(|owner| owner.kind == "Node" && owner.api_version == "v1");
+    nodes.next().filter(|_| nodes.next().is_none()).map(|owner| owner.uid.as_str())
 }

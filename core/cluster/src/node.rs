@@ -17,6 +17,8 @@ pub(crate) struct NodeFacts {
     pub(crate) ready: bool,
     pub(crate) unschedulable: bool,
     pub(crate) allocatable: ResourceVector,
+    /// Milli-CPU of `status.capacity`: what the kubelet counts.
+    pub(crate) capacity_milli: u64,
     /// CPUs that the node has and does not offer, rounded up.
     pub(crate) system_reserve: u32,
 }
@@ -32,6 +34,7 @@ impl NodeFacts {
             uid: node.metadata.uid.clone().unwrap_or_default(),
             ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             unschedulable: node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false),
+            capacity_milli: milli(&capacity),
             system_reserve: whole_cpus(milli(&capacity).saturating_sub(milli(&allocatable))),
             allocatable,
         }
@@ -83,7 +86,7 @@ impl PlacementEntry {
     }
 
     pub(crate) fn is_of(&self, node_uid: &str) -> bool {
-        self.owner.as_deref().is_none_or(|owner| owner == node_uid)
+        self.owner.as_deref() == Some(node_uid)
     }
 }
 
@@ -170,17 +173,32 @@ impl Parts<'_> {
     fn machine(&self) -> Result<Arc<Machine>, Distrust> {
         let missing = |detail: &str| Distrust { reason: Reason::NoTopology, detail: detail.to_owned() };
         let topology = self.topology.ok_or_else(|| missing("no NodeTopology of that name"))?;
-        if topology.owner.as_ref().is_some_and(|owner| *owner != self.node.uid) {
+        let rejected = |detail| Distrust { reason: Reason::TopologyRejected, detail };
+        let Some(owner) = &topology.owner else {
+            return Err(rejected("metadata.ownerReferences: the NodeTopology is not owned by one Node".to_owned()));
+        };
+        if *owner != self.node.uid {
             return Err(missing("the NodeTopology is of a former node of that name"));
         }
-        topology.machine.clone().map_err(|detail| Distrust { reason: Reason::TopologyRejected, detail })
+        let machine = topology.machine.clone().map_err(rejected)?;
+        let (cpus, capacity) = (machine.cpus().len(), self.node.capacity_milli);
+        if u64::from(cpus) * 1000 > capacity {
+            return Err(rejected(format!(
+                "the NodeTopology has {cpus} CPUs, the kubelet counts {} (status.capacity.cpu of the Node): CPUs that it \
+                 hides cannot be given to pods",
+                capacity / 1000
+            )));
+        }
+        Ok(machine)
     }
 
     fn reservations(&self) -> Result<&[Reservation], Distrust> {
         let missing = |detail: &str| Distrust { reason: Reason::NoPlacementObject, detail: detail.to_owned() };
         let placement = self.placement.ok_or_else(|| missing("no NodePlacement of that name"))?;
-        if !placement.is_of(&self.node.uid) {
-            return Err(missing("the NodePlacement is of a former node of that name"));
+        match &placement.owner {
+            Some(owner) if *owner == self.node.uid => {}
+            Some(_) => return Err(missing("the NodePlacement is of a former node of that name")),
+            None => return Err(missing("metadata.ownerReferences: the NodePlacement is not owned by one Node")),
         }
         placement.reservations.as_deref().map_err(distrust)
     }

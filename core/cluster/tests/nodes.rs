@@ -7,6 +7,7 @@ use fairlead_cluster::{
 };
 use fairlead_placement::{PlacementRead, PodRef, Reservation};
 use fairlead_topology::CpuMask;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use support::{Like, OWN, add_pod, bound, model, node, node_with, one_node, placement, pod, topology, wish};
 
 fn mask(list: &str) -> CpuMask {
@@ -62,6 +63,13 @@ fn a_node_is_trusted_only_with_a_consistent_story() {
         serde_json::from_value(serde_json::json!([{"field": "cores", "hwloc": "4", "sysfs": "5"}])).unwrap();
     let mut foreign = topology("n1");
     foreign.metadata.owner_references.as_mut().unwrap()[0].uid = "uid-of-a-former-n1".into();
+    let mut nobodys = topology("n1");
+    nobodys.metadata.owner_references = None;
+    let mut of_two = topology("n1");
+    let owners = of_two.metadata.owner_references.as_mut().unwrap();
+    owners.push(OwnerReference { uid: "uid-of-a-former-n1".into(), ..owners[0].clone() });
+    let mut unowned = placement("n1", 1, &[]);
+    unowned.metadata.owner_references = None;
     let mut former = placement("n1", 1, &[]);
     former.metadata.owner_references.as_mut().unwrap()[0].uid = "uid-of-a-former-n1".into();
     let good = || vec![placement("n1", 1, &[])];
@@ -70,6 +78,9 @@ fn a_node_is_trusted_only_with_a_consistent_story() {
         (vec![], good(), Reason::NoTopology, "no NodeTopology"),
         (vec![foreign], good(), Reason::NoTopology, "former node"),
         (vec![lying], good(), Reason::TopologyRejected, "cores: ids 0 and 1 both claim CPUs 1"),
+        (vec![nobodys], good(), Reason::TopologyRejected, "not owned by one Node"),
+        (vec![of_two], good(), Reason::TopologyRejected, "not owned by one Node"),
+        (vec![topology("n1")], vec![unowned], Reason::NoPlacementObject, "not owned by one Node"),
         (vec![disputed], good(), Reason::TopologyRejected, "hwloc and sysfs differ"),
         (vec![topology("n1")], vec![], Reason::NoPlacementObject, "no NodePlacement"),
         (vec![topology("n1")], vec![former], Reason::NoPlacementObject, "former node"),
@@ -85,6 +96,20 @@ fn a_node_is_trusted_only_with_a_consistent_story() {
         assert_eq!(detail.reason, Some(expected.name()));
         // Pods without CPUs of their own go there all the same.
         assert_eq!(verdict(&snapshot, "500m"), Ok(Score(0)));
+    }
+}
+
+#[test]
+fn a_machine_with_cpus_that_the_kubelet_does_not_count_is_rejected() {
+    for (capacity, accepted) in [("8", true), ("9", true), ("7", false), ("0", false)] {
+        let nodes = vec![node_with("n1", capacity, capacity)];
+        let snapshot = model(nodes, vec![topology("n1")], vec![placement("n1", 1, &[])]).snapshot();
+        let expected = if accepted { Ok(()) } else { Err(Reason::TopologyRejected) };
+        assert_eq!(verdict(&snapshot, "2").map(|_| ()), expected, "{capacity}");
+        assert_eq!(bound(&snapshot, "new", "2").map(|_| ()), expected, "{capacity}");
+        let said = format!("has 8 CPUs, the kubelet counts {capacity}");
+        let detail = snapshot.why_not("n1", &wish("new", "2")).unwrap();
+        assert_eq!(detail.message.contains(&said), !accepted, "{}", detail.message);
     }
 }
 
