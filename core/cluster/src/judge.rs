@@ -1,5 +1,5 @@
 //! May this pod go to that node, how well does it fit, and which CPUs would it get: three questions, one computation.
-use crate::node::{NodeView, whole_cpus};
+use crate::node::NodeView;
 use crate::pod::PodWish;
 use crate::snapshot::Snapshot;
 use crate::tenant::TenantView;
@@ -22,13 +22,13 @@ impl Snapshot {
             let room = view.room_for(machine, pod);
             return evaluate(machine, &room.as_node(), wanted).map_err(Reason::from);
         };
-        let spare = view.spares_own_fraction(machine, pod, wanted);
         match summary.evaluate(machine, wanted) {
-            Ok(score) if spare => Ok(score),
-            // The order in which the sums are looked at in the computation itself.
-            Ok(_) | Err(NoFit::NotEnoughMemory { .. }) if !spare => Err(Reason::SharedPoolTooSmall),
-            Ok(score) => Ok(score),
-            Err(no) => Err(Reason::from(no)),
+            // The summary knows nothing of the pod's own fraction. Of two sums that fail the computation names the
+            // shared pool's before the memory's.
+            Ok(_) | Err(NoFit::NotEnoughMemory { .. }) if !view.spares_own_fraction(machine, pod, wanted) => {
+                Err(Reason::SharedPoolTooSmall)
+            }
+            other => other.map_err(Reason::from),
         }
     }
 
@@ -98,15 +98,12 @@ impl NodeView {
         !pod.id.uid.is_empty() && self.loose.contains(&pod.id.uid)
     }
 
-    /// CPUs that must stay in the shared pool when the pod's fraction is in it too.
-    fn shared_reserve_with(&self, pod: &PodWish) -> u32 {
-        self.system_reserve.saturating_add(whole_cpus(self.shared_milli.saturating_add(pod.shared_milli)))
-    }
-
     /// Whether the pool has room for a pod that runs in it wholly. On a node that is not trusted nothing is promised, and
     /// kube-scheduler's own count of the node holds.
     fn admits_shared(&self, pod: &PodWish) -> Result<(), Reason> {
-        let room = self.distrust.is_some() || pod.shared_milli == 0 || self.shared_reserve_with(pod) <= self.free_len;
+        let room = self.distrust.is_some()
+            || pod.shared_milli == 0
+            || self.beside.shared_reserve(pod.shared_milli) <= self.free_len;
         if room { Ok(()) } else { Err(Reason::SharedPoolTooSmall) }
     }
 
@@ -115,17 +112,18 @@ impl NodeView {
         let width = machine.smt_width();
         let needed = wanted.cores(width).saturating_mul(u64::from(width));
         pod.shared_milli == 0
-            || needed.saturating_add(u64::from(self.shared_reserve_with(pod))) <= u64::from(self.free_len)
+            || needed.saturating_add(u64::from(self.beside.shared_reserve(pod.shared_milli)))
+                <= u64::from(self.free_len)
     }
 
     /// What is free for one pod here: what is free for all, and what the pod itself holds here already.
     pub(crate) fn room_for(&self, machine: &Machine, pod: &PodWish) -> Room {
-        let shared_reserve = self.shared_reserve_with(pod);
         let own = if self.is_loose(pod) { pod.id.uid.as_str() } else { "" };
-        // A node whose reservations contradict each other is not trusted and comes not here.
-        match Room::of(machine, self.listed(), &self.beside, own) {
-            Ok(room) if !own.is_empty() => Room { shared_reserve, ..room },
-            _ => Room { cpus: self.free.clone(), memory_bytes: self.memory_free_bytes.clone(), shared_reserve },
-        }
+        // A node whose reservations contradict each other is not trusted, and nothing is free there.
+        Room::of(machine, self.listed(), &self.beside, own, pod.shared_milli).unwrap_or_else(|_| Room {
+            cpus: CpuMask::new(),
+            memory_bytes: Vec::new(),
+            shared_reserve: self.beside.shared_reserve(pod.shared_milli),
+        })
     }
 }

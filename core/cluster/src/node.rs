@@ -42,7 +42,7 @@ impl NodeFacts {
 }
 
 /// Milli-CPU in CPUs, rounded up.
-pub(crate) fn whole_cpus(milli: u64) -> u32 {
+fn whole_cpus(milli: u64) -> u32 {
     u32::try_from(milli.div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
@@ -138,10 +138,6 @@ pub struct NodeView {
     pub memory_free_bytes: Vec<u64>,
     /// CPUs that must stay in the shared pool: what the node keeps for its system, and what the pods in the pool request.
     pub shared_reserve: u32,
-    /// The part of it for the system.
-    pub system_reserve: u32,
-    /// Milli-CPU that the pods in the shared pool request.
-    pub shared_milli: u64,
     /// Requests of all live pods bound here.
     pub requested: ResourceVector,
     /// The part of `requested` of pods that belong to no tenant.
@@ -153,7 +149,7 @@ pub struct NodeView {
     /// UIDs of pods that hold something here and are not bound here: rare, and of interest to those pods alone.
     pub(crate) loose: Vec<String>,
     /// What is held here beside the reservations.
-    pub(crate) beside: Beside,
+    pub beside: Beside,
     /// Whether every placement annotation that counts could be read.
     pub(crate) carried_readable: bool,
 }
@@ -219,7 +215,7 @@ impl Parts<'_> {
 
     fn room(&self, beside: &Beside) -> Result<(Arc<Machine>, Room), Distrust> {
         let machine = self.machine()?;
-        let room = Room::of(&machine, self.reservations()?, beside, "").map_err(|fault| distrust(&fault))?;
+        let room = Room::of(&machine, self.reservations()?, beside, "", 0).map_err(|fault| distrust(&fault))?;
         Ok((machine, room))
     }
 }
@@ -235,18 +231,19 @@ impl NodeView {
             Ok(carried) => (carried, None),
             Err(distrust) => (Vec::new(), Some(distrust)),
         };
-        let mut beside = Beside { carried, promises, shared_reserve: 0 };
+        let system_reserve = parts.node.system_reserve;
+        let mut beside = Beside { carried, promises, system_reserve, shared_milli: 0 };
         let mut requested = ResourceVector::new();
         let mut unmanaged = ResourceVector::new();
-        let mut shared_milli = 0u64;
+        let mut shared_milli = 0;
         for (pod, managed) in parts.pods.iter().filter(|(pod, _)| !pod.terminal) {
             add(&mut requested, &pod.request);
             if !managed {
                 add(&mut unmanaged, &pod.request);
             }
-            shared_milli = shared_milli.saturating_add(pod.shared_milli(parts.holds(&beside, &pod.id.uid)));
+            shared_milli = pod.shared_milli(parts.holds(&beside, &pod.id.uid)).saturating_add(shared_milli);
         }
-        beside.shared_reserve = parts.node.system_reserve.saturating_add(whole_cpus(shared_milli));
+        beside.shared_milli = shared_milli;
         let machine = parts.machine().ok();
         let room = parts.room(&beside).and_then(|room| unreadable.clone().map_or(Ok(room), Err));
         let (free, memory_free_bytes, summary, distrust) = match room {
@@ -280,9 +277,7 @@ impl NodeView {
             free_len: free.len(),
             free,
             memory_free_bytes,
-            shared_reserve: beside.shared_reserve,
-            system_reserve: parts.node.system_reserve,
-            shared_milli,
+            shared_reserve: beside.shared_reserve(0),
             requested,
             unmanaged,
             summary,

@@ -106,6 +106,7 @@ impl PodView {
             gated: self.quota_gated || self.otherwise_gated,
             terminal: self.terminal,
             exclusive: self.exclusive.clone(),
+            shared_milli: self.shared_milli(true),
         }
     }
 

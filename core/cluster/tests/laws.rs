@@ -39,9 +39,10 @@ fn like() -> impl Strategy<Value = Like> {
     let namespace = prop::sample::select(NAMESPACES.to_vec());
     let cpu = prop::sample::select(vec!["1", "2", "4", "500m"]);
     let phase = prop::sample::select(vec!["Pending", "Running", "Failed"]);
+    let beside = prop::option::of(prop::sample::select(vec!["500m", "1", "1300m"]));
     let carries = prop::option::of(prop::sample::select(vec!["0-1", "2", "4-7", "9"]));
-    (node, namespace, cpu, phase, any::<bool>(), 0u32..3, carries).prop_map(
-        |(node, namespace, cpu, phase, gated, second, carries)| Like {
+    (node, namespace, cpu, phase, any::<bool>(), 0u32..3, carries, beside).prop_map(
+        |(node, namespace, cpu, phase, gated, second, carries, beside)| Like {
             gated: gated && node.is_none(),
             carries: carries.filter(|_| node.is_some()),
             node,
@@ -49,6 +50,7 @@ fn like() -> impl Strategy<Value = Like> {
             cpu,
             phase,
             second,
+            beside,
             released: false,
         },
     )
@@ -140,11 +142,25 @@ fn lists(facts: &Facts) -> Vec<Event> {
     ]
 }
 
+/// Pods that are judged: UID, CPU of the first and of the second container.
+const ASKING: [(&str, &str, Option<&str>); 10] = [
+    ("new", "1", None),
+    ("new", "3", None),
+    ("p0", "2", None),
+    ("p1", "6", None),
+    ("new", "1500m", None),
+    ("new", "1", Some("500m")),
+    ("new", "2", Some("2")),
+    ("new", "6", Some("1500m")),
+    ("p0", "2", Some("100m")),
+    ("p1", "500m", Some("3")),
+];
+
 fn agree(snapshot: &Snapshot) -> Result<(), TestCaseError> {
     for (index, view) in (0u32..).zip(&snapshot.nodes) {
         prop_assert_eq!(snapshot.index_of(&view.name), Some(index));
-        for (uid, cpu) in [("new", "1"), ("new", "3"), ("p0", "2"), ("p1", "6"), ("new", "1500m")] {
-            let asking = pod(uid, &Like { cpu, ..Like::default() });
+        for (uid, cpu, beside) in ASKING {
+            let asking = pod(uid, &Like { cpu, beside, ..Like::default() });
             let wish = PodWish::of(&asking);
             let chosen = snapshot.choose(index, &wish);
             prop_assert_eq!(snapshot.judge(index, &wish), chosen.as_ref().map(|c| c.score).map_err(|reason| *reason));

@@ -3,12 +3,13 @@
 mod support;
 
 use fairlead_cluster::{
-    Change, Event, Model, Reason, Score, Snapshot, TopologyError, annotation_of, from_wire, machine_of, to_wire,
+    Change, Event, Model, PodWish, Reason, Score, Snapshot, TopologyError, annotation_of, from_wire, machine_of,
+    to_wire,
 };
 use fairlead_placement::{PlacementRead, PodRef, Reservation};
 use fairlead_topology::CpuMask;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use support::{Like, OWN, add_pod, bound, model, node, node_with, one_node, placement, pod, topology, wish};
+use support::{Like, OWN, add_pod, bound, bound_on, model, node, node_with, one_node, placement, pod, topology, wish};
 
 fn mask(list: &str) -> CpuMask {
     CpuMask::parse_list(list).unwrap()
@@ -142,7 +143,7 @@ fn the_shared_pool_keeps_what_the_system_and_its_pods_need() {
     add_pod(&mut model, "ended", &Like { phase: "Succeeded", ..bound("4") });
     let snapshot = add_pod(&mut model, "whole-but-not-reserved", &bound("1"));
     let view = snapshot.node_named("n1").unwrap();
-    assert_eq!((view.system_reserve, view.shared_milli, view.shared_reserve), (1, 2_200, 4));
+    assert_eq!((view.beside.system_reserve, view.beside.shared_milli, view.shared_reserve), (1, 2_200, 4));
     assert_eq!(verdict(&snapshot, "2").map(|_| ()), Ok(()));
     assert_eq!(verdict(&snapshot, "3"), Err(Reason::SharedPoolTooSmall), "4 CPUs in whole cores of 6, 4 must stay");
     assert_eq!(verdict(&snapshot, "2800m"), Ok(Score(0)));
@@ -151,6 +152,25 @@ fn the_shared_pool_keeps_what_the_system_and_its_pods_need() {
     assert_eq!((detail.needed_cpus, detail.shared_reserve, detail.free_cpus.as_str()), (4, 4, "2-7"));
     assert_eq!((detail.numa[0].cores, detail.numa[0].free_cores, detail.numa[0].free_cpus.as_str()), (2, 1, "2-3"));
     assert!(detail.message.contains("the shared pool can spare 2"), "{}", detail.message);
+}
+
+#[test]
+fn a_pod_with_cpus_of_its_own_leaves_room_for_its_own_fraction() {
+    let mixed = |cpu, beside| pod("new", &Like { cpu, beside: Some(beside), ..Like::default() });
+    let bound_there = |model: &mut Model, cpu| {
+        let like = Like { cpu, node: Some("n1"), phase: "Running", ..Like::default() };
+        add_pod(model, "shared", &like)
+    };
+    for (used, expected) in [("1500m", Ok(())), ("3600m", Err(Reason::SharedPoolTooSmall))] {
+        let snapshot = bound_there(&mut one_node(&[]), used);
+        let wish = PodWish::of(&mixed("4", "500m"));
+        assert_eq!(bound_on(&snapshot, "n1", &mixed("4", "500m")).map(|cpus| cpus.len()), expected.map(|()| 4));
+        assert_eq!(snapshot.judge(0, &wish).map(|_| ()), expected);
+    }
+    // A retry that finds its reservation looks at the pool too.
+    let snapshot = bound_there(&mut one_node(&[("new", "0-3")]), "3600m");
+    assert_eq!(bound_on(&snapshot, "n1", &mixed("4", "400m")), Ok(mask("0-3")));
+    assert_eq!(bound_on(&snapshot, "n1", &mixed("4", "500m")), Err(Reason::SharedPoolTooSmall));
 }
 
 #[test]

@@ -45,6 +45,7 @@ struct Pinned {
     resource_version: String,
     containers: Vec<(String, u32)>,
     memory_bytes: u64,
+    shared_milli: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -161,6 +162,7 @@ impl State {
             resource_version: facts.resource_version.clone(),
             containers: wanted.containers.iter().map(|c| (c.name.clone(), c.cpus)).collect(),
             memory_bytes: wanted.memory_bytes,
+            shared_milli: facts.shared_milli,
         };
         let freshness = if job.rounds == 0 { Freshness::Watch } else { Freshness::Live };
         self.read_placement(job, pinned, freshness)
@@ -264,11 +266,11 @@ fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<(Option
     let own = facts.reservations.iter().position(|held| held.pod.uid == pod.uid);
     let former = own.and_then(|index| facts.reservations.get(index));
     if let Some(held) = former.filter(|held| serves(held, pinned)) {
-        may_renew(machine, held, facts)?;
+        may_renew(machine, held, pinned, facts)?;
         let renewed = held.reserved_at_ms.saturating_add(RENEWAL_STEP_MS).max(job.now_ms);
         return Ok((own, Reservation { reserved_at_ms: renewed, ..held.clone() }));
     }
-    let room = room(machine, facts, &pod.uid)?;
+    let room = room(machine, pinned, facts, &pod.uid)?;
     let containers = pinned.containers.iter().map(|(name, cpus)| ContainerCpus { name: name.clone(), cpus: *cpus });
     let wanted = CpuRequest { containers: containers.collect(), memory_bytes: pinned.memory_bytes };
     match choose(machine, &room.as_node(), &wanted) {
@@ -280,15 +282,21 @@ fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<(Option
     }
 }
 
-fn room(machine: &Machine, facts: &PlacementFacts, own: &str) -> Result<Room, Reason> {
-    Room::of(machine, &facts.reservations, &facts.beside, own).map_err(|_| Reason::NodeDistrusted)
+fn room(machine: &Machine, pinned: &Pinned, facts: &PlacementFacts, own: &str) -> Result<Room, Reason> {
+    let room = Room::of(machine, &facts.reservations, &facts.beside, own, pinned.shared_milli);
+    room.map_err(|_| Reason::NodeDistrusted)
 }
 
-/// Whether the pod may keep what it holds: nobody else holds a part of it, by a reservation or without one.
-fn may_renew(machine: &Machine, held: &Reservation, facts: &PlacementFacts) -> Result<(), Reason> {
+/// Whether the pod may keep what it holds: nobody else holds a part of it, by a reservation or without one, and what is
+/// left is enough for the shared pool.
+fn may_renew(machine: &Machine, held: &Reservation, pinned: &Pinned, facts: &PlacementFacts) -> Result<(), Reason> {
     Held::of(machine, &facts.reservations).map_err(|_| Reason::NodeDistrusted)?;
-    let mut others = facts.beside.unlisted(&facts.reservations, &held.pod.uid);
-    if others.any(|other| other.cpus.intersects(&held.cpus)) { Err(Reason::NodeDistrusted) } else { Ok(()) }
+    let room = room(machine, pinned, facts, &held.pod.uid)?;
+    if !held.cpus.is_subset(&room.cpus) {
+        return Err(Reason::NodeDistrusted);
+    }
+    let spare = room.cpus.len().saturating_sub(held.cpus.len());
+    if spare < room.shared_reserve { Err(Reason::SharedPoolTooSmall) } else { Ok(()) }
 }
 
 fn serves(held: &Reservation, pinned: &Pinned) -> bool {

@@ -20,6 +20,8 @@ pub struct PodFacts {
     pub terminal: bool,
     /// The exclusive CPUs it asks for; none: it runs in the shared pool and nothing is reserved.
     pub exclusive: Option<CpuRequest>,
+    /// Milli-CPU of its request that stay in the shared pool.
+    pub shared_milli: u64,
 }
 
 /// Answer to reading a pod.

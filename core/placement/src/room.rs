@@ -11,8 +11,10 @@ pub struct Beside {
     pub carried: Vec<Reservation>,
     /// Promises of this process that the watch does not show yet.
     pub promises: Vec<Reservation>,
-    /// CPUs that must stay in the shared pool.
-    pub shared_reserve: u32,
+    /// CPUs that the node has and does not offer, rounded up.
+    pub system_reserve: u32,
+    /// Milli-CPU that the pods in the shared pool request.
+    pub shared_milli: u64,
 }
 
 /// What is left.
@@ -27,6 +29,13 @@ pub struct Room {
 }
 
 impl Beside {
+    /// CPUs that must stay in the shared pool with so many milli-CPU more in it.
+    #[must_use]
+    pub fn shared_reserve(&self, more_milli: u64) -> u32 {
+        let cpus = self.shared_milli.saturating_add(more_milli).div_ceil(1000);
+        self.system_reserve.saturating_add(u32::try_from(cpus).unwrap_or(u32::MAX))
+    }
+
     /// What is held by pods other than `own` that have no reservation.
     pub fn unlisted<'a>(&'a self, listed: &'a [Reservation], own: &'a str) -> impl Iterator<Item = &'a Reservation> {
         let all = self.carried.iter().chain(&self.promises);
@@ -35,12 +44,19 @@ impl Beside {
 }
 
 impl Room {
-    /// What is left for the pod `own`, not counting what that pod holds itself. Filter, choice and bind all ask this.
+    /// What is left for the pod `own`, not counting what that pod holds itself, if `more_milli` of its request stay in the
+    /// shared pool. Filter, choice and bind all ask this.
     ///
     /// # Errors
     /// Reservations of others that contradict each other or the machine. What is held beside them may overlap with them
     /// for as long as one watch is behind another, and is only taken away.
-    pub fn of(machine: &Machine, listed: &[Reservation], beside: &Beside, own: &str) -> Result<Self, ReservationFault> {
+    pub fn of(
+        machine: &Machine,
+        listed: &[Reservation],
+        beside: &Beside,
+        own: &str,
+        more_milli: u64,
+    ) -> Result<Self, ReservationFault> {
         let others = match listed.iter().position(|held| held.pod.uid == own) {
             Some(index) => {
                 let mut others = listed.to_vec();
@@ -53,7 +69,7 @@ impl Room {
         let mut room = Self {
             cpus: held.free_cpus(machine),
             memory_bytes: held.free_memory_bytes(machine),
-            shared_reserve: beside.shared_reserve,
+            shared_reserve: beside.shared_reserve(more_milli),
         };
         for held in beside.unlisted(listed, own) {
             room.take(machine, held);

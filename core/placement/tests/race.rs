@@ -97,6 +97,7 @@ impl Setting {
             gated: false,
             terminal: false,
             exclusive: Some(cpus(self.cpus_per_pod)),
+            shared_milli: 0,
         })
     }
 

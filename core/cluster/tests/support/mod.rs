@@ -95,6 +95,8 @@ pub struct Like {
     pub second: u32,
     /// CPUs in its placement annotation.
     pub carries: Option<&'static str>,
+    /// CPU of a second container.
+    pub beside: Option<&'static str>,
 }
 
 impl Default for Like {
@@ -108,13 +110,19 @@ impl Default for Like {
             phase: "Pending",
             second: 0,
             carries: None,
+            beside: None,
         }
     }
 }
 
-/// A Guaranteed pod with one container; 1 GiB of memory.
+/// A Guaranteed pod; 1 GiB of memory for each container.
 pub fn pod(uid: &str, like: &Like) -> Pod {
-    let resources = json!({"cpu": like.cpu, "memory": "1Gi"});
+    let container = |(name, cpu): (&str, &str)| {
+        let resources = json!({"cpu": cpu, "memory": "1Gi"});
+        json!({"name": name, "resources": {"requests": resources, "limits": resources}})
+    };
+    let containers = std::iter::once(("main", like.cpu)).chain(like.beside.map(|cpu| ("beside", cpu)));
+    let containers: Vec<Value> = containers.map(container).collect();
     let gates = if like.gated { json!([{"name": "fairlead.dev/quota"}]) } else { json!([]) };
     let mut annotations = if like.released { json!({"fairlead.dev/released": "1:1"}) } else { json!({}) };
     if let Some(cpus) = like.carries {
@@ -125,7 +133,7 @@ pub fn pod(uid: &str, like: &Like) -> Pod {
         "metadata": {"name": uid, "namespace": like.namespace, "uid": uid, "resourceVersion": "1", "annotations": annotations,
                      "creationTimestamp": format!("2026-01-01T00:01:{:02}Z", like.second)},
         "spec": {"nodeName": like.node, "schedulingGates": gates,
-                 "containers": [{"name": "main", "resources": {"requests": resources, "limits": resources}}]},
+                 "containers": containers},
         "status": {"phase": like.phase},
     }))
     .unwrap()

@@ -52,6 +52,7 @@ pub fn waiting(uid: &str, count: u32) -> PodFacts {
         gated: false,
         terminal: false,
         exclusive: Some(cpus(count)),
+        shared_milli: 0,
     }
 }
 
