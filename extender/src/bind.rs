@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fairlead_placement::bind::{State, step};
-use fairlead_placement::{BindError, BindRequest, Event, PodRef, Reason, Request};
-use tokio::sync::{Mutex, MutexGuard};
+use fairlead_placement::{BindError, BindRequest, Event, PodRef, Promise, Reason, Request, Reservation};
+use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio::time::Instant;
 
 use crate::courier::Courier;
@@ -141,19 +141,38 @@ impl Binder {
         }
     }
 
-    /// From the reading of a NodePlacement to the writing of it, binds to one node take turns: within this process
-    /// nobody then loses a write to another.
+    /// From the reading of a NodePlacement to the writing of it, or to the Binding of a pod in the shared pool, binds to
+    /// one node take turns: within this process nobody then loses a write to another, nor fills the pool behind its back.
     async fn carry<'a>(&'a self, request: &Request, turn: &mut Option<MutexGuard<'a, ()>>) -> Option<Event> {
         match request {
             Request::ReadPlacement { node, .. } if turn.is_none() => *turn = self.turn_of(node).await,
             Request::ReadPlacement { .. } | Request::Release { .. } => {}
-            Request::Reserve { node, reservation, .. } => {
-                let (node, reservation) = (node.clone(), Box::new(reservation.clone()));
-                self.courier.tell(Message::Assume { node, reservation }).await;
+            Request::Reserve { node, reservation, shared_milli, .. } => {
+                self.assume(node, &reservation.pod, *shared_milli, Some(reservation)).await;
+            }
+            Request::Bind { node, pod, placement: None, shared_milli, .. } => {
+                self.assume(node, pod, *shared_milli, None).await;
+                *turn = None;
             }
             _ => *turn = None,
         }
         self.courier.carry(request, self.deadline / CALLS_PER_DEADLINE).await
+    }
+
+    async fn assume(&self, node: &str, pod: &PodRef, shared_milli: u64, reservation: Option<&Reservation>) {
+        // What is reserved the next bind sees in the answer to the write; what is not, in a snapshot only.
+        let (published, seen) = oneshot::channel();
+        let waits = reservation.is_none() && shared_milli > 0;
+        let promise = Promise { pod_uid: pod.uid.clone(), shared_milli, reservation: reservation.cloned() };
+        let message = Message::Assume {
+            node: node.to_owned(),
+            promise: Box::new(promise),
+            published: waits.then_some(published),
+        };
+        self.courier.tell(message).await;
+        if waits {
+            drop(seen.await);
+        }
     }
 
     async fn turn_of(&self, node: &str) -> Option<MutexGuard<'_, ()>> {

@@ -63,7 +63,7 @@ impl Courier {
         Some(match request {
             Request::ReadPod { pod } => Event::Pod(self.read_pod(pod, limit).await),
             Request::ReadPlacement { node, live } => Event::Placement(self.read_placement(node, *live, limit).await),
-            Request::Reserve { node, uid, generation, replaces, reservation } => {
+            Request::Reserve { node, uid, generation, replaces, reservation, .. } => {
                 let path = match replaces {
                     Some(index) => format!("/spec/reservations/{index}"),
                     None => "/spec/reservations/-".to_owned(),
@@ -81,7 +81,7 @@ impl Courier {
                 Event::Patched(self.patch("free reservation", node, uid, *generation, writes, limit).await)
             }
             Request::Touch { pod, resource_version } => Event::Touched(self.touch(pod, resource_version, limit).await),
-            Request::Bind { pod, node, resource_version, placement } => {
+            Request::Bind { pod, node, resource_version, placement, .. } => {
                 Event::Bound(self.bind(pod, node, resource_version.clone(), placement.as_ref(), limit).await)
             }
             Request::Answer(_) | Request::Finished(_) => return None,

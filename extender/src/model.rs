@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use fairlead_cluster::{Change, Event, Model, Snapshot};
 use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota};
-use fairlead_placement::Reservation;
+use fairlead_placement::Promise;
 use fairlead_runtime::{DeserializeGuard, Pulse, PumpConfig, Readiness, WatchEvent, pump, seed};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::{Api, Client, Resource};
@@ -39,12 +39,14 @@ pub enum Message {
         /// Told when a snapshot with it is published.
         published: oneshot::Sender<()>,
     },
-    /// A bind is about to write a reservation: it counts as held from now on.
+    /// A bind is about to write something: the promise counts as held from now on.
     Assume {
         /// Which node.
         node: String,
         /// What is promised.
-        reservation: Box<Reservation>,
+        promise: Box<Promise>,
+        /// Told when a snapshot with it is published, if anybody waits for that.
+        published: Option<oneshot::Sender<()>>,
     },
     /// That bind came to nothing.
     Forget {
@@ -95,7 +97,10 @@ pub async fn run(
 fn apply(model: &mut Model, message: Message) -> Option<oneshot::Sender<()>> {
     match message {
         Message::Seen(event) => model.apply(*event),
-        Message::Assume { node, reservation } => model.assume(&node, *reservation),
+        Message::Assume { node, promise, published } => {
+            model.assume(&node, *promise);
+            return published;
+        }
         Message::Forget { pod_uid } => model.forget(&pod_uid),
         Message::Written { placement, published } => {
             model.apply(Event::Placements(Change::Apply(*placement)));

@@ -101,19 +101,22 @@ impl NodeView {
     /// Whether the pool has room for a pod that runs in it wholly. On a node that is not trusted nothing is promised, and
     /// kube-scheduler's own count of the node holds.
     fn admits_shared(&self, pod: &PodWish) -> Result<(), Reason> {
-        let room = self.distrust.is_some()
-            || pod.shared_milli == 0
-            || self.beside.shared_reserve(pod.shared_milli) <= self.free_len;
+        let Ok(machine) = self.trusted() else { return Ok(()) };
+        let free = if self.is_loose(pod) { self.room_for(machine, pod).cpus.len() } else { self.free_len };
+        let room = pod.shared_milli == 0 || self.reserve_with(pod) <= free;
         if room { Ok(()) } else { Err(Reason::SharedPoolTooSmall) }
+    }
+
+    /// CPUs that must stay in the shared pool when the pod's fraction is in it too.
+    fn reserve_with(&self, pod: &PodWish) -> u32 {
+        self.beside.shared_reserve(&pod.id.uid, pod.shared_milli)
     }
 
     /// Whether the pool has room for the fractions of a pod that also gets CPUs of its own.
     fn spares_own_fraction(&self, machine: &Machine, pod: &PodWish, wanted: &CpuRequest) -> bool {
         let width = machine.smt_width();
         let needed = wanted.cores(width).saturating_mul(u64::from(width));
-        pod.shared_milli == 0
-            || needed.saturating_add(u64::from(self.beside.shared_reserve(pod.shared_milli)))
-                <= u64::from(self.free_len)
+        pod.shared_milli == 0 || needed.saturating_add(u64::from(self.reserve_with(pod))) <= u64::from(self.free_len)
     }
 
     /// What is free for one pod here: what is free for all, and what the pod itself holds here already.
@@ -123,7 +126,7 @@ impl NodeView {
         Room::of(machine, self.listed(), &self.beside, own, pod.shared_milli).unwrap_or_else(|_| Room {
             cpus: CpuMask::new(),
             memory_bytes: Vec::new(),
-            shared_reserve: self.beside.shared_reserve(pod.shared_milli),
+            shared_reserve: self.reserve_with(pod),
         })
     }
 }

@@ -5,7 +5,7 @@ use crate::reservations::{carried_by, from_wire};
 use crate::topology::machine_of;
 use fairlead_crds::{NodePlacement, NodeTopology};
 use fairlead_fairshare::ResourceVector;
-use fairlead_placement::{Beside, Reason, Reservation, ReservationFault, Room};
+use fairlead_placement::{Beside, Promise, Reason, Reservation, ReservationFault, Room};
 use fairlead_topology::{CpuMask, FreeSummary, Machine};
 use k8s_openapi::api::core::v1::Node;
 use std::sync::Arc;
@@ -136,7 +136,8 @@ pub struct NodeView {
     pub free: CpuMask,
     /// Bytes that nobody holds, by dense NUMA index; empty on a node that is not trusted.
     pub memory_free_bytes: Vec<u64>,
-    /// CPUs that must stay in the shared pool: what the node keeps for its system, and what the pods in the pool request.
+    /// CPUs that must stay in the shared pool: what the node keeps for its system, and what the pods in the pool request,
+    /// promises of this process included.
     pub shared_reserve: u32,
     /// Requests of all live pods bound here.
     pub requested: ResourceVector,
@@ -146,7 +147,7 @@ pub struct NodeView {
     pub(crate) summary: Option<FreeSummary>,
     /// How many CPUs are in `free`.
     pub(crate) free_len: u32,
-    /// UIDs of pods that hold something here and are not bound here: rare, and of interest to those pods alone.
+    /// UIDs of pods that hold or were promised something here and are not bound here: rare, and of interest to those pods alone.
     pub(crate) loose: Vec<String>,
     /// What is held here beside the reservations.
     pub beside: Beside,
@@ -160,7 +161,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) node: &'a NodeFacts,
     pub(crate) topology: Option<&'a TopologyFacts>,
     pub(crate) placement: Option<&'a PlacementEntry>,
-    pub(crate) promises: Vec<Reservation>,
+    pub(crate) promises: Vec<Promise>,
     /// The pods bound here, and whether they belong to a tenant.
     pub(crate) pods: Vec<(&'a PodView, bool)>,
 }
@@ -256,7 +257,8 @@ impl NodeView {
         let reservations =
             parts.placement.and_then(|placement| placement.reservations.as_deref().ok()).unwrap_or_default();
         let bound = |uid: &str| parts.pods.iter().any(|(pod, _)| pod.id.uid == uid);
-        let loose = reservations.iter().chain(&beside.promises).map(|held| &held.pod.uid).filter(|uid| !bound(uid));
+        let promised = beside.promises.iter().map(|promise| &promise.pod_uid);
+        let loose = reservations.iter().map(|held| &held.pod.uid).chain(promised).filter(|uid| !bound(uid));
         Self {
             name: parts.name.to_owned(),
             uid: parts.node.uid.clone(),
@@ -277,7 +279,7 @@ impl NodeView {
             free_len: free.len(),
             free,
             memory_free_bytes,
-            shared_reserve: beside.shared_reserve(0),
+            shared_reserve: beside.shared_reserve("", 0),
             requested,
             unmanaged,
             summary,
@@ -289,8 +291,9 @@ impl NodeView {
     /// What a pod holds here already, by the watch or by a promise of this process.
     #[must_use]
     pub fn held_by(&self, pod_uid: &str) -> Option<&Reservation> {
-        let listed = self.placement.iter().flat_map(|placement| &placement.reservations);
-        listed.chain(&self.beside.carried).chain(&self.beside.promises).find(|held| held.pod.uid == pod_uid)
+        let promised = self.beside.promises.iter().filter_map(|promise| promise.reservation.as_ref());
+        let mut all = self.listed().iter().chain(&self.beside.carried).chain(promised);
+        all.find(|held| held.pod.uid == pod_uid)
     }
 
     /// The reservations that the watch shows.

@@ -167,14 +167,12 @@ fn agree(snapshot: &Snapshot) -> Result<(), TestCaseError> {
             if view.held_by(uid).is_some() {
                 continue;
             }
-            // What the bind step reserves is what was chosen; pods without CPUs of their own it does not refuse.
-            if wish.exclusive.is_some() {
-                let reserved = bound_on(snapshot, &view.name, &asking);
-                match (&reserved, &chosen) {
-                    // Of several things missing each names the one it looks for first.
-                    (Err(_), Err(_)) if view.distrust.is_some() => {}
-                    _ => prop_assert_eq!(reserved, chosen.as_ref().map(|c| c.cpus.clone()).map_err(|reason| *reason)),
-                }
+            // What the bind step reserves is what was chosen.
+            let reserved = bound_on(snapshot, &view.name, &asking);
+            match (&reserved, &chosen) {
+                // Of several things missing each names the one it looks for first.
+                (Err(_), Err(_)) if view.distrust.is_some() => {}
+                _ => prop_assert_eq!(reserved, chosen.as_ref().map(|c| c.cpus.clone()).map_err(|reason| *reason)),
             }
             if let Ok(choice) = chosen {
                 prop_assert!(choice.cpus.is_subset(&view.free));

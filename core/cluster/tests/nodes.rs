@@ -6,7 +6,7 @@ use fairlead_cluster::{
     Change, Event, Model, PodWish, Reason, Score, Snapshot, TopologyError, annotation_of, from_wire, machine_of,
     to_wire,
 };
-use fairlead_placement::{PlacementRead, PodRef, Reservation};
+use fairlead_placement::{PlacementRead, PodRef, Promise, Reservation};
 use fairlead_topology::CpuMask;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use support::{Like, OWN, add_pod, bound, bound_on, model, node, node_with, one_node, placement, pod, topology, wish};
@@ -19,7 +19,11 @@ fn verdict(snapshot: &Snapshot, cpu: &'static str) -> Result<Score, Reason> {
     snapshot.judge(snapshot.index_of("n1").unwrap_or(99), &wish("new", cpu))
 }
 
-fn promise(uid: &str, cpus: &str) -> Reservation {
+fn promise(uid: &str, cpus: &str) -> Promise {
+    Promise { pod_uid: uid.into(), shared_milli: 0, reservation: Some(reservation(uid, cpus)) }
+}
+
+fn reservation(uid: &str, cpus: &str) -> Reservation {
     Reservation {
         pod: PodRef { namespace: "shop".into(), name: uid.into(), uid: uid.into() },
         reserved_at_ms: 1_767_225_600_000,
@@ -174,24 +178,51 @@ fn a_pod_with_cpus_of_its_own_leaves_room_for_its_own_fraction() {
 }
 
 #[test]
-fn a_promise_counts_until_the_watch_shows_it() {
+fn a_promise_counts_until_the_watch_shows_the_pod_bound() {
     let mut model = one_node(&[]);
+    let free = |model: &mut Model| model.snapshot().node_named("n1").unwrap().free.clone();
     model.assume("n1", promise("p", "0-3"));
     let snapshot = model.snapshot();
-    assert_eq!(snapshot.node_named("n1").unwrap().free, mask("4-7"));
+    assert_eq!(free(&mut model), mask("4-7"));
     assert_eq!(verdict(&snapshot, "6"), Err(Reason::NotEnoughExclusiveCpus));
+    assert_eq!(bound(&snapshot, "new", "6"), Err(Reason::NotEnoughExclusiveCpus));
     assert_eq!(snapshot.judge(0, &wish("p", "6")).map(|_| ()), Ok(()), "it does not stand in its own way");
     model.forget("p");
-    assert_eq!(model.snapshot().node_named("n1").unwrap().free, mask("0-7"));
+    assert_eq!(free(&mut model), mask("0-7"));
 
     model.assume("n1", promise("p", "0-3"));
     model.apply(Event::Placements(Change::Apply(placement("n1", 2, &[("p", "0-3")]))));
-    model.apply(Event::Placements(Change::Apply(placement("n1", 3, &[]))));
-    assert_eq!(model.snapshot().node_named("n1").unwrap().free, mask("0-7"), "shown, then freed");
+    assert_eq!(model.snapshot().node_named("n1").unwrap().memory_free_bytes, [7 << 30, 8 << 30], "counted once");
+    model.apply(Event::Placements(Change::Delete(placement("n1", 2, &[]))));
+    model.apply(Event::Placements(Change::Apply(placement("n1", 1, &[]))));
+    assert_eq!(free(&mut model), mask("4-7"), "the Binding is under way");
+    let runs = Like { node: Some("n1"), carries: Some("0-3"), cpu: "4", ..Like::default() };
+    add_pod(&mut model, "p", &runs);
+    assert_eq!(free(&mut model), mask("4-7"), "now by what the pod carries");
+    model.assume("n1", promise("p", "4-5"));
+    assert_eq!(free(&mut model), mask("4-7"), "too late: it is bound");
 
-    model.assume("n1", promise("p", "0-3"));
-    add_pod(&mut model, "p", &Like { node: Some("n2"), ..Like::default() });
-    assert_eq!(model.snapshot().node_named("n1").unwrap().free, mask("0-7"), "bound elsewhere");
+    model.assume("n1", promise("q", "4-7"));
+    add_pod(&mut model, "q", &Like { node: Some("n2"), ..Like::default() });
+    assert_eq!(free(&mut model), mask("4-7"), "bound elsewhere");
+}
+
+#[test]
+fn a_pod_promised_to_the_shared_pool_counts_until_it_is_bound() {
+    let mut model = one_node(&[("a", "0-5")]);
+    model.assume("n1", Promise { pod_uid: "p".into(), shared_milli: 1_500, reservation: None });
+    let snapshot = model.snapshot();
+    assert_eq!(verdict(&snapshot, "500m"), Ok(Score(0)));
+    assert_eq!(verdict(&snapshot, "501m"), Err(Reason::SharedPoolTooSmall));
+    assert_eq!(bound(&snapshot, "new", "501m"), Err(Reason::SharedPoolTooSmall));
+    assert_eq!(snapshot.judge(0, &wish("p", "1500m")), Ok(Score(0)), "it does not stand in its own way");
+    let snapshot = add_pod(&mut model, "p", &Like { cpu: "1500m", node: Some("n1"), ..Like::default() });
+    assert_eq!(
+        (verdict(&snapshot, "500m"), verdict(&snapshot, "501m")),
+        (Ok(Score(0)), Err(Reason::SharedPoolTooSmall))
+    );
+    model.apply(Event::Pods(Change::Delete(pod("p", &Like::default()))));
+    assert_eq!(verdict(&model.snapshot(), "2").map(|_| ()), Ok(()));
 }
 
 #[test]
@@ -290,7 +321,7 @@ fn placements_are_told_to_the_steps_as_they_are() {
 
 #[test]
 fn a_reservation_survives_the_wire() {
-    let made = promise("p", "0-3,6");
+    let made = reservation("p", "0-3,6");
     let wire = to_wire(&made);
     let text = serde_json::to_value(&wire).unwrap();
     assert_eq!(text["reservedAt"], "2026-01-01T00:00:00Z");

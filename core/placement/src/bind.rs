@@ -153,22 +153,51 @@ impl State {
     }
 
     fn on_bindable(&self, job: Job, facts: &PodFacts) -> (Self, Vec<Request>) {
-        let Some(wanted) = &facts.exclusive else {
-            let job = Job { may_hold: false, ..job };
-            let request = bind(&job, None, None);
-            return self.go(Phase::Binding(job), request);
-        };
+        let containers = facts.exclusive.iter().flat_map(|wanted| &wanted.containers);
         let pinned = Pinned {
             resource_version: facts.resource_version.clone(),
-            containers: wanted.containers.iter().map(|c| (c.name.clone(), c.cpus)).collect(),
-            memory_bytes: wanted.memory_bytes,
+            containers: containers.map(|c| (c.name.clone(), c.cpus)).collect(),
+            memory_bytes: facts.exclusive.as_ref().map_or(0, |wanted| wanted.memory_bytes),
             shared_milli: facts.shared_milli,
         };
-        let freshness = if job.rounds == 0 { Freshness::Watch } else { Freshness::Live };
-        self.read_placement(job, pinned, freshness)
+        if facts.exclusive.is_some() {
+            let freshness = if job.rounds == 0 { Freshness::Watch } else { Freshness::Live };
+            return self.read_placement(job, pinned, freshness);
+        }
+        let job = Job { may_hold: false, ..job };
+        if pinned.shared_milli == 0 {
+            return self.bind_shared(&job, &pinned);
+        }
+        self.read_placement(job, pinned, Freshness::Watch)
+    }
+
+    fn bind_shared(&self, job: &Job, pinned: &Pinned) -> (Self, Vec<Request>) {
+        let request = bind(job, None, None, pinned.shared_milli);
+        self.go(Phase::Binding(job.clone()), request)
+    }
+
+    /// For a pod that runs in the shared pool wholly. Between its filter and its bind others may have filled the pool.
+    fn on_pool(&self, job: &Job, pinned: &Pinned, fresh: Freshness, read: &PlacementRead) -> (Self, Vec<Request>) {
+        let admitted = match read {
+            PlacementRead::Found(facts) => admits(pinned, facts, &job.request.pod.uid),
+            PlacementRead::Refused(Reason::NodeUnknown) => Err(Reason::NodeUnknown),
+            // Where nothing can be promised kube-scheduler's own count of the node holds.
+            PlacementRead::Refused(_) => Ok(()),
+            PlacementRead::Failed(message) => {
+                return self.answer(Err(BindError::Unreadable { what: "NodePlacement", message: message.clone() }));
+            }
+        };
+        match admitted {
+            Ok(()) => self.bind_shared(job, pinned),
+            Err(_) if fresh == Freshness::Watch => self.read_placement(job.clone(), pinned.clone(), Freshness::Live),
+            Err(reason) => self.answer(Err(BindError::Node(reason))),
+        }
     }
 
     fn on_placement(&self, job: &Job, pinned: &Pinned, fresh: Freshness, read: &PlacementRead) -> (Self, Vec<Request>) {
+        if pinned.containers.is_empty() {
+            return self.on_pool(job, pinned, fresh, read);
+        }
         match read {
             PlacementRead::Found(facts) => match promise(job, pinned, facts) {
                 Ok((replaces, reservation)) => {
@@ -178,6 +207,7 @@ impl State {
                         generation: facts.generation,
                         replaces,
                         reservation: reservation.clone(),
+                        shared_milli: pinned.shared_milli,
                     };
                     self.go(Phase::Reserving(job.clone(), pinned.clone(), reservation), request)
                 }
@@ -206,7 +236,8 @@ impl State {
     ) -> (Self, Vec<Request>) {
         match outcome {
             PatchOutcome::Done { .. } => {
-                let request = bind(job, Some(pinned.resource_version.clone()), Some(promised.clone()));
+                let version = Some(pinned.resource_version.clone());
+                let request = bind(job, version, Some(promised.clone()), pinned.shared_milli);
                 self.go(Phase::Binding(job.clone()), request)
             }
             PatchOutcome::Conflict => self.counted().retry_placement(job, pinned),
@@ -254,8 +285,9 @@ impl Job {
     }
 }
 
-fn bind(job: &Job, resource_version: Option<String>, placement: Option<Reservation>) -> Request {
-    Request::Bind { pod: job.request.pod.clone(), node: job.request.node.clone(), resource_version, placement }
+fn bind(job: &Job, resource_version: Option<String>, placement: Option<Reservation>, shared_milli: u64) -> Request {
+    let BindRequest { pod, node } = job.request.clone();
+    Request::Bind { pod, node, resource_version, placement, shared_milli }
 }
 
 /// The reservation to write, and the index of the pod's own one that it replaces. CPUs once promised to the pod stay the
@@ -285,6 +317,15 @@ fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<(Option
 fn room(machine: &Machine, pinned: &Pinned, facts: &PlacementFacts, own: &str) -> Result<Room, Reason> {
     let room = Room::of(machine, &facts.reservations, &facts.beside, own, pinned.shared_milli);
     room.map_err(|_| Reason::NodeDistrusted)
+}
+
+/// Whether the shared pool has room for a pod that runs in it wholly.
+fn admits(pinned: &Pinned, facts: &PlacementFacts, own: &str) -> Result<(), Reason> {
+    let Ok(machine) = &facts.machine else { return Ok(()) };
+    match room(machine, pinned, facts, own) {
+        Ok(room) if room.shared_reserve > room.cpus.len() => Err(Reason::SharedPoolTooSmall),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the pod may keep what it holds: nobody else holds a part of it, by a reservation or without one, and what is

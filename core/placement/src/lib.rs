@@ -25,5 +25,5 @@ pub mod reap;
 pub use facts::{PlacementFacts, PlacementRead, PodFacts, PodRead};
 pub use reason::Reason;
 pub use reservation::{Held, PodRef, Reservation, ReservationFault};
-pub use room::{Beside, Room};
+pub use room::{Beside, Promise, Room};
 pub use wire::{BindError, BindOutcome, BindRequest, Event, PatchOutcome, Request, TouchOutcome, Withdrawal};

@@ -3,17 +3,28 @@ use crate::{Held, Reservation, ReservationFault};
 use fairlead_topology::{CpuMask, Machine, NodeFree};
 use std::borrow::Cow;
 
+/// What a bind of this process counts on before the watch shows its pod bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// Milli-CPU that it will take from the shared pool.
+    pub shared_milli: u64,
+    /// The CPUs and the memory that it gets for itself.
+    pub reservation: Option<Reservation>,
+}
+
 /// What is held on a node without being in its NodePlacement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Beside {
     /// Live pods bound there whose Binding carried a placement. One that has no reservation (its NodePlacement was
     /// deleted and made anew) runs on those CPUs all the same.
     pub carried: Vec<Reservation>,
-    /// Promises of this process that the watch does not show yet.
-    pub promises: Vec<Reservation>,
+    /// Promises of this process to pods that the watch does not show as bound yet.
+    pub promises: Vec<Promise>,
     /// CPUs that the node has and does not offer, rounded up.
     pub system_reserve: u32,
-    /// Milli-CPU that the pods in the shared pool request.
+    /// Milli-CPU that the pods bound there request of the shared pool.
     pub shared_milli: u64,
 }
 
@@ -29,16 +40,19 @@ pub struct Room {
 }
 
 impl Beside {
-    /// CPUs that must stay in the shared pool with so many milli-CPU more in it.
+    /// CPUs that must stay in the shared pool with so many milli-CPU more in it, if it is the pod `own` that asks.
     #[must_use]
-    pub fn shared_reserve(&self, more_milli: u64) -> u32 {
-        let cpus = self.shared_milli.saturating_add(more_milli).div_ceil(1000);
+    pub fn shared_reserve(&self, own: &str, more_milli: u64) -> u32 {
+        let others = self.promises.iter().filter(|promise| promise.pod_uid != own);
+        let promised = others.fold(more_milli, |sum, promise| sum.saturating_add(promise.shared_milli));
+        let cpus = self.shared_milli.saturating_add(promised).div_ceil(1000);
         self.system_reserve.saturating_add(u32::try_from(cpus).unwrap_or(u32::MAX))
     }
 
     /// What is held by pods other than `own` that have no reservation.
     pub fn unlisted<'a>(&'a self, listed: &'a [Reservation], own: &'a str) -> impl Iterator<Item = &'a Reservation> {
-        let all = self.carried.iter().chain(&self.promises);
+        let promised = self.promises.iter().filter_map(|promise| promise.reservation.as_ref());
+        let all = self.carried.iter().chain(promised);
         all.filter(move |held| held.pod.uid != own && !listed.iter().any(|entry| entry.pod.uid == held.pod.uid))
     }
 }
@@ -69,7 +83,7 @@ impl Room {
         let mut room = Self {
             cpus: held.free_cpus(machine),
             memory_bytes: held.free_memory_bytes(machine),
-            shared_reserve: beside.shared_reserve(more_milli),
+            shared_reserve: beside.shared_reserve(own, more_milli),
         };
         for held in beside.unlisted(listed, own) {
             room.take(machine, held);

@@ -65,6 +65,8 @@ pub enum Request {
         replaces: Option<usize>,
         /// What is promised.
         reservation: Reservation,
+        /// Milli-CPU that the pod takes from the shared pool besides: counts from now on.
+        shared_milli: u64,
     },
     /// Remove a reservation by JSON patch, with a `test` on `/metadata/uid`, `/metadata/generation` and the entry's
     /// `podUID`.
@@ -98,6 +100,8 @@ pub enum Request {
         resource_version: Option<String>,
         /// What the placement annotation of the Binding says; none for a pod without CPUs of its own.
         placement: Option<Reservation>,
+        /// Milli-CPU that the pod takes from the shared pool: counts from now on, also for the next bind to the node.
+        shared_milli: u64,
     },
     /// The bind is over: tell the scheduler.
     Answer(Result<(), BindError>),

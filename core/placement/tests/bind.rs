@@ -4,8 +4,8 @@ mod support;
 
 use fairlead_placement::bind::{MAX_ROUNDS, State, step};
 use fairlead_placement::{
-    BindError, BindOutcome, BindRequest, Event, PatchOutcome, PlacementRead, PodFacts, PodRead, Reason, Request,
-    TouchOutcome,
+    Beside, BindError, BindOutcome, BindRequest, Event, PatchOutcome, PlacementFacts, PlacementRead, PodFacts, PodRead,
+    Promise, Reason, Request, TouchOutcome,
 };
 use support::{held, mask, placement, pod, waiting};
 
@@ -54,7 +54,7 @@ impl Run {
     }
 
     fn reserved(&self) -> (i64, Option<usize>, String, u64) {
-        let Request::Reserve { node, uid, generation, replaces, reservation } = self.one() else {
+        let Request::Reserve { node, uid, generation, replaces, reservation, .. } = self.one() else {
             panic!("{:?}", self.asked)
         };
         assert_eq!((node.as_str(), uid.as_str(), &reservation.pod), ("n1", "np", &pod("u1")));
@@ -62,7 +62,7 @@ impl Run {
     }
 
     fn binds(&self, expected_version: Option<&str>, expected_cpus: Option<&str>) {
-        let Request::Bind { pod: bound, node, resource_version, placement } = self.one() else {
+        let Request::Bind { pod: bound, node, resource_version, placement, .. } = self.one() else {
             panic!("{:?}", self.asked)
         };
         assert_eq!((bound, node.as_str(), resource_version.as_deref()), (&pod("u1"), "n1", expected_version));
@@ -108,11 +108,36 @@ fn reads_the_pod_when_the_watch_does_not_show_it_bindable() {
 }
 
 #[test]
-fn a_pod_without_cpus_of_its_own_is_bound_without_any_other_call() {
-    let mut run = Run::start(Some(PodFacts { exclusive: None, ..waiting("u1", 1) }));
+fn a_pod_that_asks_for_no_cpu_is_bound_without_any_other_call() {
+    let asks_nothing = || PodFacts { exclusive: None, ..waiting("u1", 1) };
+    let mut run = Run::start(Some(asks_nothing()));
     run.binds(None, None);
     run.tell(Event::Bound(BindOutcome::Conflict("gated".into()))).reads_pod();
-    run.tell(found(PodFacts { exclusive: None, gated: true, ..waiting("u1", 1) })).answers(Err(BindError::PodGated));
+    run.tell(found(PodFacts { gated: true, ..asks_nothing() })).answers(Err(BindError::PodGated));
+}
+
+#[test]
+fn a_pod_in_the_shared_pool_is_bound_while_the_pool_has_room() {
+    let shared = || Some(PodFacts { exclusive: None, shared_milli: 1_500, ..waiting("u1", 1) });
+    let facts = |shared_milli, promises| {
+        let beside = Beside { shared_milli, promises, ..Beside::default() };
+        Event::Placement(PlacementRead::Found(PlacementFacts { beside, ..placement(3, 4, vec![held("u2", "0-1")]) }))
+    };
+    let promise = |uid: &str| Promise { pod_uid: uid.into(), shared_milli: 600, reservation: None };
+    let mut run = Run::start(shared());
+    run.reads_placement(false);
+    run.tell(facts(500, vec![promise("u1")])).binds(None, None);
+    assert!(matches!(run.one(), Request::Bind { shared_milli: 1_500, .. }));
+
+    let full = || facts(0, vec![promise("u3")]);
+    let mut run = Run::start(shared());
+    run.tell(full()).reads_placement(true);
+    run.tell(full()).answers(Err(BindError::Node(Reason::SharedPoolTooSmall)));
+
+    // Nothing is promised on such a node, and kube-scheduler's own count holds.
+    for reason in [Reason::NoPlacementObject, Reason::NodeDistrusted] {
+        Run::start(shared()).tell(Event::Placement(PlacementRead::Refused(reason))).binds(None, None);
+    }
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Setting {
     }
 
     fn bind(&self, world: &mut World, request: &Request) -> Event {
-        let Request::Bind { pod, node, resource_version, placement } = request else { panic!("{request:?}") };
+        let Request::Bind { pod, node, resource_version, placement, .. } = request else { panic!("{request:?}") };
         let api = &mut world.pods[index_in(&pod.uid)];
         if !api.exists {
             return Event::Bound(BindOutcome::NotFound);

@@ -104,9 +104,6 @@ impl Model {
             return;
         }
         if put(&mut self.placements, name, entry) {
-            if let Some(placement) = self.placements.get(name) {
-                self.promises.retain(|uid, (node, _)| node != name || !placement.holds(uid));
-            }
             self.touch_node(name);
         }
     }
@@ -193,8 +190,7 @@ impl Model {
             self.remove_pod(&uid);
             former = None;
         }
-        let elsewhere = |node: &String| pod.node.as_ref().is_some_and(|bound| bound != node);
-        if self.promises.get(&uid).is_some_and(|(node, _)| pod.terminal || elsewhere(node)) {
+        if pod.terminal || pod.node.is_some() {
             self.forget(&uid);
         }
         self.dirty.any = true;

@@ -6,7 +6,7 @@ use crate::node::{NodeFacts, NodeView, Parts, PlacementEntry, TopologyFacts};
 use crate::pod_table::PodTable;
 use crate::snapshot::{NameIndex, NamespaceView, Snapshot};
 use crate::tenant::{QuotaFacts, TenantView};
-use fairlead_placement::Reservation;
+use fairlead_placement::Promise;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -24,8 +24,8 @@ pub struct Model {
     on_node: BTreeMap<String, BTreeSet<String>>,
     /// UIDs by namespace.
     in_namespace: BTreeMap<String, BTreeSet<String>>,
-    /// Node and reservation by pod UID.
-    promises: BTreeMap<String, (String, Reservation)>,
+    /// Node and promise by pod UID; never of a pod that is known to be bound.
+    promises: BTreeMap<String, (String, Promise)>,
     claims: Claims,
     listed: Listed,
     dirty: Dirty,
@@ -71,15 +71,16 @@ impl Model {
         nodes && pods && quotas && topologies && placements && namespaces
     }
 
-    /// Counts a reservation as held from the moment it is about to be written. It ends by itself when the watch shows it,
-    /// or when the pod is gone, ended or bound elsewhere; a bind that fails must [`Model::forget`] it.
-    pub fn assume(&mut self, node: &str, reservation: Reservation) {
-        let uid = reservation.pod.uid.clone();
+    /// Counts a promise as held from the moment something is about to be written for it. It ends by itself when the watch
+    /// shows the pod bound (not its reservation alone, which a deleted NodePlacement takes along), ended or gone; a bind
+    /// that fails must [`Model::forget`] it.
+    pub fn assume(&mut self, node: &str, promise: Promise) {
+        let uid = promise.pod_uid.clone();
         self.forget(&uid);
-        if self.placements.get(node).is_some_and(|placement| placement.holds(&uid)) {
+        if self.pods.get(&uid).is_some_and(|pod| pod.terminal || pod.node.is_some()) {
             return;
         }
-        self.promises.insert(uid, (node.to_owned(), reservation));
+        self.promises.insert(uid, (node.to_owned(), promise));
         self.touch_node(node);
     }
 
