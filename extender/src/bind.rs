@@ -53,6 +53,8 @@ impl BindRefusal {
                 BindError::BoundElsewhere { .. } => "BoundElsewhere",
                 BindError::Node(reason) => reason.name(),
                 BindError::Contended { .. } => "Contended",
+                BindError::Unanswered { .. } => "Unanswered",
+                BindError::Throttled => "Throttled",
                 BindError::Deadline => "Deadline",
                 BindError::Unreadable { .. } => "Unreadable",
                 BindError::Refused { .. } => "Refused",

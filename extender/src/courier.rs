@@ -84,6 +84,10 @@ impl Courier {
             Request::Bind { pod, node, resource_version, placement, .. } => {
                 Event::Bound(self.bind(pod, node, resource_version.clone(), placement.as_ref(), limit).await)
             }
+            Request::Pause { pause_ms } => {
+                tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
+                Event::Paused
+            }
             Request::Answer(_) | Request::Finished(_) => return None,
         })
     }
@@ -142,11 +146,11 @@ impl Courier {
                 PatchOutcome::Conflict
             }
             Err(error) if error.is_not_found() => PatchOutcome::Gone,
-            Err(error) if error.outcome_unknown() => {
-                self.lost(&error);
-                PatchOutcome::Lost
-            }
-            Err(error) => PatchOutcome::Refused(error.chain()),
+            Err(error) => match self.trouble(&error) {
+                Trouble::Throttled { after_ms } => PatchOutcome::Throttled { after_ms },
+                Trouble::Lost => PatchOutcome::Lost,
+                Trouble::Refused => PatchOutcome::Refused(error.chain()),
+            },
         }
     }
 
@@ -169,11 +173,11 @@ impl Courier {
             Ok(_) => TouchOutcome::Done,
             Err(error) if error.is_conflict() => TouchOutcome::Conflict,
             Err(error) if error.is_not_found() => TouchOutcome::Gone,
-            Err(error) if error.outcome_unknown() => {
-                self.lost(&error);
-                TouchOutcome::Lost
-            }
-            Err(error) => TouchOutcome::Refused(error.chain()),
+            Err(error) => match self.trouble(&error) {
+                Trouble::Throttled { after_ms } => TouchOutcome::Throttled { after_ms },
+                Trouble::Lost => TouchOutcome::Lost,
+                Trouble::Refused => TouchOutcome::Refused(error.chain()),
+            },
         }
     }
 
@@ -196,18 +200,32 @@ impl Courier {
             Ok(_) => BindOutcome::Done,
             Err(error) if error.is_conflict() => BindOutcome::Conflict(error.chain()),
             Err(error) if error.is_not_found() => BindOutcome::NotFound,
-            Err(error) if error.outcome_unknown() => {
-                self.lost(&error);
-                BindOutcome::Lost
-            }
-            Err(error) => BindOutcome::Refused(error.chain()),
+            Err(error) => match self.trouble(&error) {
+                Trouble::Throttled { after_ms } => BindOutcome::Throttled { after_ms },
+                Trouble::Lost => BindOutcome::Lost,
+                Trouble::Refused => BindOutcome::Refused(error.chain()),
+            },
         }
     }
 
-    fn lost(&self, error: &ApiError) {
-        self.metrics.lost.inc();
-        tracing::warn!(error = %error.chain(), "A write has no answer; reading what became of it");
+    /// What a failed write means that is neither a conflict nor about an absent object.
+    fn trouble(&self, error: &ApiError) -> Trouble {
+        if let Some(after_ms) = error.throttled_ms() {
+            return Trouble::Throttled { after_ms };
+        }
+        if error.outcome_unknown() {
+            self.metrics.lost.inc();
+            tracing::warn!(error = %error.chain(), "A write has no answer; reading what became of it");
+            return Trouble::Lost;
+        }
+        Trouble::Refused
     }
+}
+
+enum Trouble {
+    Throttled { after_ms: u64 },
+    Lost,
+    Refused,
 }
 
 fn managed(manager: &str) -> PatchParams {

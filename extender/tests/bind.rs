@@ -145,6 +145,19 @@ async fn lost_answers_are_resolved_by_reading() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_asks_to_wait_is_waited_for() {
+    for fault in [Fault::BindingThrottled, Fault::PatchThrottled] {
+        let (house, api) = house(&[pod("p", "4")], &[]);
+        api.fail_next(fault);
+        let begun = tokio::time::Instant::now();
+        assert_eq!(house.bind("p", "n1").await, "", "{fault:?}");
+        assert!(begun.elapsed() >= std::time::Duration::from_secs(1), "{fault:?}");
+        assert_eq!((bound_to(&api, "p"), held(&api, "n1")), (json!("n1"), vec!["uid-p".to_owned()]), "{fault:?}");
+        assert!(house.page.encode().unwrap().contains("fairlead_extender_lost_answers_total 0"));
+    }
+}
+
 #[tokio::test]
 async fn a_conflict_is_tried_again_from_fresh_state() {
     let (house, api) = house(&[pod("p", "4")], &[]);

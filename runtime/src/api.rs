@@ -79,6 +79,20 @@ impl ApiError {
         self.code() == Some(422)
     }
 
+    /// How long the server asks to wait, in milliseconds, before the same is asked again: it did nothing. 429, or 503 with
+    /// a time to wait; a 429 that names no time (the client does not show its header) means a second, as the server's
+    /// priority and fairness says.
+    #[must_use]
+    pub fn throttled_ms(&self) -> Option<u64> {
+        let status = self.status()?;
+        let told = status.details.as_ref().map_or(0, |details| u64::from(details.retry_after_seconds));
+        match (status.code, told) {
+            (429, 0) => Some(1_000),
+            (429 | 503, seconds @ 1..) => Some(seconds * 1_000),
+            _ => None,
+        }
+    }
+
     /// Whether a write may have happened although no success was seen: then the live object must be read before the
     /// next step. True for a timeout, a broken connection, an unreadable answer, and every 5xx.
     #[must_use]
@@ -173,6 +187,20 @@ mod tests {
         for (code, open) in [(400, false), (409, false), (422, false), (429, false), (500, true), (504, true)] {
             let error = deadline("bind Pod", API_DEADLINE, async { Err::<(), _>(refused(code)) }).await.unwrap_err();
             assert_eq!(error.outcome_unknown(), open, "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_asks_to_wait_says_how_long() {
+        for (code, seconds, expected) in
+            [(429, 0, Some(1_000)), (429, 3, Some(3_000)), (503, 2, Some(2_000)), (503, 0, None), (500, 2, None)]
+        {
+            let kube::Error::Api(mut status) = refused(code) else { continue };
+            let details = serde_json::json!({ "retryAfterSeconds": seconds });
+            status.details = Some(serde_json::from_value(details).unwrap());
+            let call = async { Err::<(), _>(kube::Error::Api(status)) };
+            let error = deadline("bind Pod", API_DEADLINE, call).await.unwrap_err();
+            assert_eq!(error.throttled_ms(), expected, "{code} {seconds}");
         }
     }
 

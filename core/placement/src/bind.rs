@@ -11,6 +11,12 @@ pub const MAX_ROUNDS: u8 = 8;
 /// would not raise the generation.
 const RENEWAL_STEP_MS: u64 = 1_000;
 
+/// Pause after the first write without an answer; it doubles from one to the next, up to eight times as long.
+pub(crate) const LOST_PAUSE_MS: u64 = 100;
+
+const CONTENDED: BindError = BindError::Contended { rounds: MAX_ROUNDS };
+const UNANSWERED: BindError = BindError::Unanswered { rounds: MAX_ROUNDS };
+
 /// One bind: [`State::default`] waits for [`Event::Start`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
@@ -25,7 +31,10 @@ enum Phase {
     ReadingPod(Job),
     ReadingPlacement(Job, Pinned, Freshness),
     Reserving(Job, Pinned, Reservation),
-    Binding(Job),
+    /// With what was asked for: it is asked again if the API server did nothing.
+    Binding(Job, Box<Request>),
+    /// What comes after the pause.
+    Pausing(Box<Phase>, Box<Request>),
     Withdrawing(withdraw::State, BindError),
     Done,
 }
@@ -94,10 +103,29 @@ impl State {
     }
 
     /// Reads the pod anew after a conflict or a lost answer, unless it was too often.
-    fn retry_pod(&self, job: &Job) -> (Self, Vec<Request>) {
+    fn retry_pod(&self, job: &Job, too_often: BindError) -> (Self, Vec<Request>) {
         match job.next_round() {
             Some(job) => self.read_pod(job),
-            None => self.fail(job, BindError::Contended { rounds: MAX_ROUNDS }),
+            None => self.fail(job, too_often),
+        }
+    }
+
+    /// Waits before the attempt goes on; what has come to its end is not held up.
+    fn pause(&self, pause_ms: u64, (next, mut requests): (Self, Vec<Request>)) -> (Self, Vec<Request>) {
+        match (&next.phase, requests.pop()) {
+            (Phase::Done | Phase::Withdrawing(..), Some(request)) => (next, vec![request]),
+            (_, Some(request)) => {
+                self.go(Phase::Pausing(Box::new(next.phase), Box::new(request)), Request::Pause { pause_ms })
+            }
+            (_, None) => (next, Vec::new()),
+        }
+    }
+
+    /// Once more after the time that the API server asks for. Nothing is taken back: that would be more for it to do.
+    fn wait(&self, job: &Job, after_ms: u64, again: impl FnOnce(Job) -> (Self, Vec<Request>)) -> (Self, Vec<Request>) {
+        match job.next_round() {
+            Some(job) => self.pause(after_ms, again(job)),
+            None => self.answer(Err(BindError::Throttled)),
         }
     }
 
@@ -107,10 +135,10 @@ impl State {
         self.go(Phase::ReadingPlacement(job, pinned, freshness), request)
     }
 
-    fn retry_placement(&self, job: &Job, pinned: &Pinned) -> (Self, Vec<Request>) {
+    fn retry_placement(&self, job: &Job, pinned: &Pinned, too_often: BindError) -> (Self, Vec<Request>) {
         match job.next_round() {
             Some(job) => self.read_placement(job, pinned.clone(), Freshness::Live),
-            None => self.fail(job, BindError::Contended { rounds: MAX_ROUNDS }),
+            None => self.fail(job, too_often),
         }
     }
 
@@ -173,7 +201,7 @@ impl State {
 
     fn bind_shared(&self, job: &Job, pinned: &Pinned) -> (Self, Vec<Request>) {
         let request = bind(job, None, None, pinned.shared_milli);
-        self.go(Phase::Binding(job.clone()), request)
+        self.go(Phase::Binding(job.clone(), Box::new(request.clone())), request)
     }
 
     /// For a pod that runs in the shared pool wholly. Between its filter and its bind others may have filled the pool.
@@ -238,10 +266,13 @@ impl State {
             PatchOutcome::Done { .. } => {
                 let version = Some(pinned.resource_version.clone());
                 let request = bind(job, version, Some(promised.clone()), pinned.shared_milli);
-                self.go(Phase::Binding(job.clone()), request)
+                self.go(Phase::Binding(job.clone(), Box::new(request.clone())), request)
             }
-            PatchOutcome::Conflict => self.counted().retry_placement(job, pinned),
-            PatchOutcome::Lost => self.retry_placement(job, pinned),
+            PatchOutcome::Conflict => self.counted().retry_placement(job, pinned, CONTENDED),
+            PatchOutcome::Lost => self.pause(job.lost_pause_ms(), self.retry_placement(job, pinned, UNANSWERED)),
+            PatchOutcome::Throttled { after_ms } => {
+                self.wait(job, *after_ms, |job| self.read_placement(job, pinned.clone(), Freshness::Watch))
+            }
             PatchOutcome::Gone => self.answer(Err(BindError::Node(Reason::NoPlacementObject))),
             PatchOutcome::Refused(message) => {
                 self.fail(job, BindError::Refused { what: "reservation", message: message.clone() })
@@ -249,11 +280,15 @@ impl State {
         }
     }
 
-    fn on_bound(&self, job: &Job, outcome: &BindOutcome) -> (Self, Vec<Request>) {
+    fn on_bound(&self, job: &Job, asked: &Request, outcome: &BindOutcome) -> (Self, Vec<Request>) {
         match outcome {
             BindOutcome::Done => self.answer(Ok(())),
-            BindOutcome::Conflict(_) => self.counted().retry_pod(job),
-            BindOutcome::NotFound | BindOutcome::Lost => self.retry_pod(job),
+            BindOutcome::Conflict(_) => self.counted().retry_pod(job, CONTENDED),
+            BindOutcome::NotFound => self.retry_pod(job, CONTENDED),
+            BindOutcome::Lost => self.pause(job.lost_pause_ms(), self.retry_pod(job, UNANSWERED)),
+            BindOutcome::Throttled { after_ms } => {
+                self.wait(job, *after_ms, |job| self.go(Phase::Binding(job, Box::new(asked.clone())), asked.clone()))
+            }
             BindOutcome::Refused(message) => {
                 self.fail(job, BindError::Refused { what: "binding", message: message.clone() })
             }
@@ -282,6 +317,10 @@ impl Job {
     fn next_round(&self) -> Option<Self> {
         let rounds = self.rounds + 1;
         (rounds < MAX_ROUNDS).then(|| Self { rounds, ..self.clone() })
+    }
+
+    fn lost_pause_ms(&self) -> u64 {
+        LOST_PAUSE_MS << self.rounds.min(3)
     }
 }
 
@@ -359,7 +398,8 @@ pub fn step(state: &State, event: &Event) -> (State, Vec<Request>) {
         (Phase::Reserving(job, pinned, promised), Event::Patched(outcome)) => {
             state.on_patched(job, pinned, promised, outcome)
         }
-        (Phase::Binding(job), Event::Bound(outcome)) => state.on_bound(job, outcome),
+        (Phase::Binding(job, asked), Event::Bound(outcome)) => state.on_bound(job, asked, outcome),
+        (Phase::Pausing(next, request), Event::Paused) => state.go(Phase::clone(next), Request::clone(request)),
         (Phase::Withdrawing(inner, error), event) => state.on_withdrawal(inner, error, event),
         _ => (state.clone(), Vec::new()),
     }

@@ -33,6 +33,8 @@ pub enum Event {
     Touched(TouchOutcome),
     /// Answer to [`Request::Bind`].
     Bound(BindOutcome),
+    /// A [`Request::Pause`] is over.
+    Paused,
     /// The scheduler will not wait much longer. The attempt ends with the answers that are there.
     DeadlineNear,
 }
@@ -103,6 +105,11 @@ pub enum Request {
         /// Milli-CPU that the pod takes from the shared pool: counts from now on, also for the next bind to the node.
         shared_milli: u64,
     },
+    /// Wait; the API server is in trouble or says so.
+    Pause {
+        /// So long.
+        pause_ms: u64,
+    },
     /// The bind is over: tell the scheduler.
     Answer(Result<(), BindError>),
     /// The withdrawal is over.
@@ -119,6 +126,11 @@ pub enum PatchOutcome {
     },
     /// A `test` failed (the API server answers 422 with a bare message) or 409: nothing was written.
     Conflict,
+    /// The API server asks to wait: nothing was written.
+    Throttled {
+        /// So long.
+        after_ms: u64,
+    },
     /// There is no such object: nothing was written.
     Gone,
     /// No answer came: it may have been written, or may yet be.
@@ -134,6 +146,11 @@ pub enum TouchOutcome {
     Done,
     /// The pod has another `resourceVersion`: nothing was written.
     Conflict,
+    /// The API server asks to wait: nothing was written.
+    Throttled {
+        /// So long.
+        after_ms: u64,
+    },
     /// There is no such pod.
     Gone,
     /// No answer came.
@@ -149,6 +166,11 @@ pub enum BindOutcome {
     Done,
     /// 409: the pod is bound, gated, being deleted, or another version; the message.
     Conflict(String),
+    /// The API server asks to wait: nothing was bound.
+    Throttled {
+        /// So long.
+        after_ms: u64,
+    },
     /// 404.
     NotFound,
     /// No answer came: it may have been bound, or may yet be.
@@ -201,6 +223,15 @@ pub enum BindError {
         /// How often.
         rounds: u8,
     },
+    /// The API server answered no write.
+    #[error("gave up after {rounds} writes without an answer")]
+    Unanswered {
+        /// How many.
+        rounds: u8,
+    },
+    /// The API server asked to wait each time.
+    #[error("the API server is overloaded and asks to wait")]
+    Throttled,
     /// The time ran out.
     #[error("no answer from the API server in time")]
     Deadline,

@@ -1,4 +1,5 @@
 //! Taking a reservation back: only after reading the live pod, and in an order that no Binding under way can overtake.
+use crate::bind::LOST_PAUSE_MS;
 use crate::{Event, PatchOutcome, PlacementRead, PodFacts, PodRead, PodRef, Request, TouchOutcome, Withdrawal};
 
 /// So many writes may fail before the withdrawal gives up; the next look at the node finds the reservation again.
@@ -21,6 +22,8 @@ enum Phase {
     ReadingPod(Entry),
     Touching(Entry),
     Releasing,
+    /// What comes after the pause.
+    Pausing(Box<Phase>, Box<Request>),
     Done,
 }
 
@@ -63,9 +66,22 @@ impl State {
     fn again(&self, phase: Phase, request: Request) -> (Self, Vec<Request>) {
         let rounds = self.rounds + 1;
         if rounds >= MAX_ROUNDS {
-            return self.finish(Withdrawal::Kept("others write to the node or the pod"));
+            return self
+                .finish(Withdrawal::Kept("every write failed; others write too, or the API server does not answer"));
         }
         (Self { phase, rounds, ..self.clone() }, vec![request])
+    }
+
+    /// As [`State::again`], after a pause.
+    fn again_after(&self, pause_ms: u64, phase: Phase, request: Request) -> (Self, Vec<Request>) {
+        let (next, mut requests) = self.again(phase, request);
+        match requests.pop() {
+            Some(request) if !next.is_done() => {
+                let phase = Phase::Pausing(Box::new(next.phase.clone()), Box::new(request));
+                (Self { phase, ..next }, vec![Request::Pause { pause_ms }])
+            }
+            ended => (next, ended.into_iter().collect()),
+        }
     }
 
     fn on_placement(&self, read: &PlacementRead) -> (Self, Vec<Request>) {
@@ -97,6 +113,29 @@ impl State {
                 Request::Touch { pod: self.pod.clone(), resource_version: facts.resource_version.clone() },
             ),
             Fate::Open => self.finish(Withdrawal::Kept("the pod may yet be bound")),
+        }
+    }
+
+    fn on_touched(&self, entry: &Entry, outcome: &TouchOutcome) -> (Self, Vec<Request>) {
+        let look = Phase::ReadingPod(entry.clone());
+        match outcome {
+            TouchOutcome::Done | TouchOutcome::Gone => self.release(entry),
+            TouchOutcome::Conflict => self.again(look, self.read_pod()),
+            TouchOutcome::Lost => self.again_after(LOST_PAUSE_MS, look, self.read_pod()),
+            TouchOutcome::Throttled { after_ms } => self.again_after(*after_ms, look, self.read_pod()),
+            TouchOutcome::Refused(_) => self.finish(Withdrawal::Kept("the pod cannot be touched")),
+        }
+    }
+
+    fn on_released(&self, outcome: &PatchOutcome) -> (Self, Vec<Request>) {
+        let look = Phase::ReadingPlacement;
+        match outcome {
+            PatchOutcome::Done { .. } => self.finish(Withdrawal::Released),
+            PatchOutcome::Gone => self.finish(Withdrawal::NothingHeld),
+            PatchOutcome::Conflict => self.again(look, self.read_placement()),
+            PatchOutcome::Lost => self.again_after(LOST_PAUSE_MS, look, self.read_placement()),
+            PatchOutcome::Throttled { after_ms } => self.again_after(*after_ms, look, self.read_placement()),
+            PatchOutcome::Refused(_) => self.finish(Withdrawal::Kept("the NodePlacement cannot be written")),
         }
     }
 
@@ -135,19 +174,9 @@ pub(crate) fn step(state: &State, event: &Event) -> (State, Vec<Request>) {
     match (&state.phase, event) {
         (Phase::ReadingPlacement, Event::Placement(read)) => state.on_placement(read),
         (Phase::ReadingPod(entry), Event::Pod(read)) => state.on_pod(entry, read),
-        (Phase::Touching(entry), Event::Touched(outcome)) => match outcome {
-            TouchOutcome::Done | TouchOutcome::Gone => state.release(entry),
-            TouchOutcome::Conflict | TouchOutcome::Lost => {
-                state.again(Phase::ReadingPod(entry.clone()), state.read_pod())
-            }
-            TouchOutcome::Refused(_) => state.finish(Withdrawal::Kept("the pod cannot be touched")),
-        },
-        (Phase::Releasing, Event::Patched(outcome)) => match outcome {
-            PatchOutcome::Done { .. } => state.finish(Withdrawal::Released),
-            PatchOutcome::Gone => state.finish(Withdrawal::NothingHeld),
-            PatchOutcome::Conflict | PatchOutcome::Lost => state.again(Phase::ReadingPlacement, state.read_placement()),
-            PatchOutcome::Refused(_) => state.finish(Withdrawal::Kept("the NodePlacement cannot be written")),
-        },
+        (Phase::Touching(entry), Event::Touched(outcome)) => state.on_touched(entry, outcome),
+        (Phase::Releasing, Event::Patched(outcome)) => state.on_released(outcome),
+        (Phase::Pausing(next, request), Event::Paused) => state.go(Phase::clone(next), Request::clone(request)),
         (Phase::Done, _) => (state.clone(), Vec::new()),
         (_, Event::DeadlineNear) => state.finish(Withdrawal::Kept("the time ran out")),
         _ => (state.clone(), Vec::new()),

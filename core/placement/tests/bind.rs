@@ -40,6 +40,12 @@ impl Run {
         &self.asked[0]
     }
 
+    /// Waits so long, and hears that it did.
+    fn pauses(&mut self, expected_ms: u64) -> &mut Self {
+        assert_eq!(self.one(), &Request::Pause { pause_ms: expected_ms });
+        self.tell(Event::Paused)
+    }
+
     fn reads_placement(&self, expected_live: bool) {
         assert_eq!(self.one(), &Request::ReadPlacement { node: "n1".into(), live: expected_live });
     }
@@ -172,7 +178,7 @@ fn what_does_not_fit_by_the_watch_is_looked_at_live_before_it_is_refused() {
 fn a_lost_reply_after_the_reservation_renews_it_with_the_same_cpus() {
     let mut run = Run::start(Some(waiting("u1", 2)));
     run.placement(3, Vec::new());
-    run.tell(Event::Patched(PatchOutcome::Lost)).reads_placement(true);
+    run.tell(Event::Patched(PatchOutcome::Lost)).pauses(100).reads_placement(true);
     let written = fairlead_placement::Reservation { reserved_at_ms: NOW_MS, ..held("u1", "2-3") };
     run.placement(4, vec![held("u9", "0"), written]);
     // The write must change something, or the generation would stay: a second later, whatever the clock says.
@@ -192,7 +198,7 @@ fn a_lost_reply_after_the_binding_is_settled_by_the_live_pod() {
     let start = || {
         let mut run = Run::start(Some(waiting("u1", 2)));
         run.placement(3, Vec::new()).tell(Event::Patched(PatchOutcome::Done { generation: 4 }));
-        run.tell(Event::Bound(BindOutcome::Lost)).reads_pod();
+        run.tell(Event::Bound(BindOutcome::Lost)).pauses(100).reads_pod();
         run
     };
     start().tell(found(bound_to("n1"))).answers(Ok(()));
@@ -325,6 +331,30 @@ fn endless_conflicts_end() {
     run.reads_placement(true);
     run.placement(99, Vec::new()).answers(Err(BindError::Contended { rounds: MAX_ROUNDS }));
     assert_eq!(run.state.conflicts(), MAX_ROUNDS);
+}
+
+#[test]
+fn an_api_server_that_asks_to_wait_is_given_the_time_and_the_reservation_stays() {
+    let mut run = Run::start(Some(waiting("u1", 2)));
+    run.placement(3, Vec::new()).tell(Event::Patched(PatchOutcome::Throttled { after_ms: 700 }));
+    run.pauses(700).reads_placement(false);
+    run.placement(3, Vec::new())
+        .tell(Event::Patched(PatchOutcome::Done { generation: 4 }))
+        .binds(Some("7"), Some("0-1"));
+    for _ in 1..MAX_ROUNDS - 1 {
+        run.tell(Event::Bound(BindOutcome::Throttled { after_ms: 1_000 })).pauses(1_000).binds(Some("7"), Some("0-1"));
+    }
+    run.tell(Event::Bound(BindOutcome::Throttled { after_ms: 1_000 })).answers(Err(BindError::Throttled));
+}
+
+#[test]
+fn an_api_server_that_never_answers_is_asked_ever_more_slowly_and_said_so() {
+    let mut run = Run::start(Some(waiting("u1", 2)));
+    for pause_ms in [100, 200, 400, 800, 800, 800, 800] {
+        run.placement(3, Vec::new()).tell(Event::Patched(PatchOutcome::Lost)).pauses(pause_ms);
+    }
+    run.placement(3, Vec::new()).tell(Event::Patched(PatchOutcome::Lost)).reads_placement(true);
+    run.placement(3, Vec::new()).answers(Err(BindError::Unanswered { rounds: MAX_ROUNDS }));
 }
 
 #[test]

@@ -167,7 +167,7 @@ impl Setting {
                 })
             }
             Request::Bind { .. } => self.bind(world, request),
-            Request::Answer(_) | Request::Finished(_) => panic!("{request:?} asks for nothing"),
+            Request::Pause { .. } | Request::Answer(_) | Request::Finished(_) => panic!("{request:?} asks for nothing"),
         }
     }
 
@@ -287,6 +287,11 @@ fn tell(world: &mut World, actor: usize, event: &Event) {
 fn settle(world: &mut World, actor: usize, state: Actor, mut asked: Vec<Request>) {
     assert_eq!(asked.len(), 1, "one request at a time: {asked:?}");
     world.actors[actor] = match asked.remove(0) {
+        // The others may be as slow as they like already.
+        Request::Pause { .. } => {
+            world.actors[actor] = (state, None);
+            return tell(world, actor, &Event::Paused);
+        }
         Request::Answer(_) | Request::Finished(_) => (Actor::Over, None),
         request => (state, Some(request)),
     };

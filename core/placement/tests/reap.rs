@@ -28,6 +28,11 @@ fn reads_pod(state: &State) -> State {
     state
 }
 
+/// The next request once a pause, if one is asked for, is over.
+fn after_pause(state: State, asked: Request) -> (State, Request) {
+    if matches!(asked, Request::Pause { .. }) { tell(&state, Event::Paused) } else { (state, asked) }
+}
+
 fn release() -> Request {
     Request::Release { node: "n1".into(), uid: "np".into(), generation: 5, index: 0, pod_uid: "u1".into() }
 }
@@ -80,8 +85,9 @@ fn an_unbound_pod_is_touched_first_and_looked_at_again_when_that_fails() {
     assert_eq!(asked, Request::Touch { pod: pod("u1"), resource_version: "7".into() });
     let (_, freed) = tell(&state, Event::Touched(TouchOutcome::Done));
     assert_eq!(freed, release());
-    for outcome in [TouchOutcome::Conflict, TouchOutcome::Lost] {
+    for outcome in [TouchOutcome::Conflict, TouchOutcome::Lost, TouchOutcome::Throttled { after_ms: 1_000 }] {
         let (state, asked) = tell(&state, Event::Touched(outcome));
+        let (state, asked) = after_pause(state, asked);
         assert_eq!(asked, Request::ReadPod { pod: pod("u1") });
         let bound = PodFacts { node: Some("n1".into()), ..waiting("u1", 2) };
         let (_, asked) = tell(&state, Event::Pod(PodRead::Found(bound)));
@@ -92,8 +98,9 @@ fn an_unbound_pod_is_touched_first_and_looked_at_again_when_that_fails() {
 #[test]
 fn a_conflict_starts_over_and_an_absent_reservation_ends_it() {
     let (state, _) = tell(&reads_pod(&begin(false)), Event::Pod(PodRead::Missing));
-    for outcome in [PatchOutcome::Conflict, PatchOutcome::Lost] {
+    for outcome in [PatchOutcome::Conflict, PatchOutcome::Lost, PatchOutcome::Throttled { after_ms: 1_000 }] {
         let (state, asked) = tell(&state, Event::Patched(outcome));
+        let (state, asked) = after_pause(state, asked);
         assert_eq!(asked, Request::ReadPlacement { node: "n1".into(), live: true });
         let (_, asked) = tell(&state, Event::Placement(PlacementRead::Found(placement(6, 4, Vec::new()))));
         assert_eq!(asked, Request::Finished(Withdrawal::NothingHeld));

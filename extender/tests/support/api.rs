@@ -23,6 +23,10 @@ pub enum Fault {
     OtherWriter,
     /// No answer ever comes to a binding.
     Silence,
+    /// The binding is refused with 429.
+    BindingThrottled,
+    /// The write of the reservation is refused with 429.
+    PatchThrottled,
 }
 
 #[derive(Default)]
@@ -83,6 +87,10 @@ impl Api {
         if fault == Some(Fault::Silence) {
             std::future::pending::<()>().await;
         }
+        if matches!(fault, Some(Fault::BindingThrottled | Fault::PatchThrottled)) {
+            let body = Body::from(b"Too many requests, please try again later.".to_vec());
+            return Ok(Response::builder().status(429).header("Retry-After", "1").body(body).unwrap());
+        }
         let answer = self.0.lock().unwrap().answer(&parts.method, &path, &body, fault);
         let lost = matches!(fault, Some(Fault::BindingAnswerLost | Fault::PatchAnswerLost));
         let (code, value) = match answer {
@@ -107,8 +115,10 @@ fn status(code: u16, message: &str) -> Value {
 impl Objects {
     fn take_fault(&mut self, method: &Method, path: &str) -> Option<Fault> {
         let fits = match self.fault? {
-            Fault::BindingAnswerLost | Fault::Silence => path.ends_with("/binding"),
-            Fault::PatchAnswerLost | Fault::OtherWriter => method == Method::PATCH && path.contains("nodeplacements"),
+            Fault::BindingAnswerLost | Fault::BindingThrottled | Fault::Silence => path.ends_with("/binding"),
+            Fault::PatchAnswerLost | Fault::PatchThrottled | Fault::OtherWriter => {
+                method == Method::PATCH && path.contains("nodeplacements")
+            }
         };
         if fits { self.fault.take() } else { None }
     }
