@@ -200,8 +200,7 @@ fn request(args: &BindingArgs) -> Result<BindRequest, BindRefusal> {
 }
 
 /// Now, ms since the Unix epoch.
-#[must_use]
-pub fn now_ms() -> u64 {
+fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

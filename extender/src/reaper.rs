@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fairlead_placement::reap::{Candidate, start, step};
-use fairlead_placement::{Event, Request, Withdrawal};
+use fairlead_placement::{Event, Request, Reservation, Withdrawal};
 use fairlead_runtime::{API_DEADLINE, LeaseHandle, Pulse};
 use futures::StreamExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::bind::now_ms;
 use crate::courier::Courier;
 use crate::metrics::ExtenderMetrics;
 
@@ -36,7 +35,7 @@ pub struct Reaper {
     pub courier: Courier,
     /// The candidature for [`LEASE_NAME`].
     pub lease: LeaseHandle,
-    /// Reservations younger than this belong to binds that may be under way.
+    /// Reservations of unbound pods that were first seen less than this ago belong to binds that may be under way.
     pub grace: Duration,
     /// The counters.
     pub metrics: ExtenderMetrics,
@@ -48,6 +47,7 @@ impl Reaper {
     /// Runs until `shutdown`, then ends what is under way and gives the Lease back through `lease_token`.
     pub async fn run(self, shutdown: CancellationToken, lease_token: CancellationToken) {
         let mut not_before: BTreeMap<(String, String), Instant> = BTreeMap::new();
+        let mut first_seen = FirstSeen::default();
         loop {
             self.pulse.beat();
             tokio::select! {
@@ -55,12 +55,14 @@ impl Reaper {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(PERIOD) => {}
             }
+            // Also without the Lease: whoever gets it knows how old things are.
+            let candidates = self.candidates(&mut first_seen);
             if self.lease.term().is_none() {
                 continue;
             }
             let now = Instant::now();
             not_before.retain(|_, at| *at > now);
-            let kept = self.round(&not_before, &shutdown).await;
+            let kept = self.round(candidates, &not_before, &shutdown).await;
             let again = Instant::now() + AGAIN_AFTER;
             not_before.extend(kept.into_iter().map(|key| (key, again)));
         }
@@ -68,15 +70,23 @@ impl Reaper {
         self.lease.ended().await;
     }
 
+    fn candidates(&self, first_seen: &mut FirstSeen) -> Vec<Candidate> {
+        let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
+        let mut look = first_seen.look(Instant::now());
+        let found = self.courier.snapshot().reap_candidates(grace_ms, |node, held| look.known_ms(node, held));
+        *first_seen = look.ended();
+        found
+    }
+
     /// Tries every candidate once; returns those that stayed, by node and pod UID.
     async fn round(
         &self,
+        candidates: Vec<Candidate>,
         not_before: &BTreeMap<(String, String), Instant>,
         shutdown: &CancellationToken,
     ) -> Vec<(String, String)> {
-        let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
         let mut by_node: BTreeMap<String, Vec<Candidate>> = BTreeMap::new();
-        for candidate in self.courier.snapshot().reap_candidates(now_ms(), grace_ms) {
+        for candidate in candidates {
             if !not_before.contains_key(&key(&candidate)) {
                 by_node.entry(candidate.node.clone()).or_default().push(candidate);
             }
@@ -126,6 +136,40 @@ impl Reaper {
             (state, requests) = step(&state, &event);
         }
         false
+    }
+}
+
+/// Node, pod UID and the time written in a reservation: one that was renewed is another.
+type Entry = (String, String, u64);
+
+/// When this process first saw each reservation of an unbound pod.
+#[derive(Default)]
+struct FirstSeen(BTreeMap<Entry, Instant>);
+
+/// One look at all of them.
+struct Look<'a> {
+    before: &'a FirstSeen,
+    now: Instant,
+    seen: BTreeMap<Entry, Instant>,
+}
+
+impl FirstSeen {
+    fn look(&self, now: Instant) -> Look<'_> {
+        Look { before: self, now, seen: BTreeMap::new() }
+    }
+}
+
+impl Look<'_> {
+    fn known_ms(&mut self, node: &str, held: &Reservation) -> u64 {
+        let entry = (node.to_owned(), held.pod.uid.clone(), held.reserved_at_ms);
+        let since = self.before.0.get(&entry).copied().unwrap_or(self.now);
+        self.seen.insert(entry, since);
+        u64::try_from(self.now.duration_since(since).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What was not seen this time is forgotten.
+    fn ended(self) -> FirstSeen {
+        FirstSeen(self.seen)
     }
 }
 

@@ -6,7 +6,7 @@ use crate::tenant::TenantView;
 use fairlead_crds::NodePlacement;
 use fairlead_fairshare::ResourceVector;
 use fairlead_placement::reap::{Candidate, Seen, candidates};
-use fairlead_placement::{PlacementFacts, PlacementRead, Reason};
+use fairlead_placement::{PlacementFacts, PlacementRead, Reason, Reservation};
 use foldhash::fast::FixedState;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -160,15 +160,18 @@ impl Snapshot {
         facts(view, PlacementView { uid: entry.uid, generation: entry.generation, reservations, readable })
     }
 
-    /// Reservations that seem to be held for nobody; the live pod decides ([`fairlead_placement::reap`]).
-    #[must_use]
-    pub fn reap_candidates(&self, now_ms: u64, grace_ms: u64) -> Vec<Candidate> {
+    /// Reservations that seem to be held for nobody; the live pod decides ([`fairlead_placement::reap`]). `known_ms` is asked
+    /// for those of unbound pods: how long this process has known that reservation on that node.
+    pub fn reap_candidates(
+        &self,
+        grace_ms: u64,
+        mut known_ms: impl FnMut(&str, &Reservation) -> u64,
+    ) -> Vec<Candidate> {
         if !self.synced {
             return Vec::new();
         }
         let mut found = Vec::new();
         for node in &self.nodes {
-            let reservations = node.placement.as_ref().map(|placement| placement.reservations.as_slice());
             let seen = |uid: &str| match self.pods.get(uid) {
                 Some(pod) if pod.terminal => Seen::NotHere,
                 Some(pod) => match &pod.node {
@@ -178,7 +181,8 @@ impl Snapshot {
                 },
                 None => Seen::NotHere,
             };
-            found.extend(candidates(&node.name, reservations.unwrap_or_default(), now_ms, grace_ms, seen));
+            let known = |held: &Reservation| known_ms(&node.name, held);
+            found.extend(candidates(&node.name, node.listed(), grace_ms, seen, known));
         }
         found
     }

@@ -56,7 +56,7 @@ fn nothing_is_answered_before_everything_was_listed() {
     assert!(!snapshot.synced);
     assert_eq!(snapshot.judge(0, &wish("new", "2")), Err(Reason::NotSynced));
     assert_eq!(snapshot.choose(0, &wish("new", "500m")).unwrap_err(), Reason::NotSynced);
-    assert!(snapshot.reap_candidates(u64::MAX, 0).is_empty());
+    assert!(snapshot.reap_candidates(0, |_, _| 0).is_empty());
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn reservations_without_a_pod_here_are_candidates() {
     add_pod(&mut model, "waits", &like);
     let snapshot = add_pod(&mut model, "ended", &Like { node: Some("n1"), phase: "Failed", ..like });
     let found: Vec<(String, bool)> =
-        snapshot.reap_candidates(u64::MAX, 60_000).into_iter().map(|c| (c.pod.uid, c.even_unbound)).collect();
+        snapshot.reap_candidates(60_000, |_, _| 60_000).into_iter().map(|c| (c.pod.uid, c.even_unbound)).collect();
     let expected = [("gone", false), ("moved", false), ("waits", true), ("ended", false)];
     assert_eq!(found, expected.map(|(uid, even_unbound)| (uid.to_owned(), even_unbound)));
 }

@@ -20,25 +20,26 @@ pub struct Candidate {
     pub node: String,
     /// The pod.
     pub pod: PodRef,
-    /// The pod is there but unbound, and the promise is older than the grace: take it back all the same.
+    /// The pod is there but unbound, and the grace is over: take it back all the same.
     pub even_unbound: bool,
 }
 
-/// The candidates among the reservations of one node. `grace_ms` is for pods that are being bound: longer than any bind
-/// may take, so that no Binding under way is spoiled for nothing (safety does not depend on it).
+/// The candidates among the reservations of one node. A pod that is merely unbound may be on its way here: its reservation
+/// is one from `grace_ms` on, longer than any bind may take, so that no Binding under way is spoiled for nothing (safety
+/// does not depend on it). `known_ms` says how long this process has known a reservation as it is; the time written in it
+/// is of another's clock.
 pub fn candidates<'a>(
     node: &'a str,
     reservations: &'a [Reservation],
-    now_ms: u64,
     grace_ms: u64,
     seen: impl Fn(&str) -> Seen + 'a,
+    mut known_ms: impl FnMut(&Reservation) -> u64 + 'a,
 ) -> impl Iterator<Item = Candidate> + 'a {
     reservations.iter().filter_map(move |held| {
-        let young = now_ms.saturating_sub(held.reserved_at_ms) < grace_ms;
         let even_unbound = match seen(&held.pod.uid) {
             Seen::Here => return None,
-            _ if young => return None,
             Seen::NotHere => false,
+            Seen::Unbound if known_ms(held) < grace_ms => return None,
             Seen::Unbound => true,
         };
         Some(Candidate { node: node.to_owned(), pod: held.pod.clone(), even_unbound })
