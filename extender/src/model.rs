@@ -103,7 +103,7 @@ fn apply(model: &mut Model, message: Message) -> Option<oneshot::Sender<()>> {
         }
         Message::Forget { pod_uid } => model.forget(&pod_uid),
         Message::Written { placement, published } => {
-            model.apply(Event::Placements(Change::Apply(*placement)));
+            model.apply(Event::Written(*placement));
             return Some(published);
         }
     }

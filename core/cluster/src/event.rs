@@ -26,8 +26,11 @@ pub enum Event {
     Quotas(Change<TenantQuota>),
     /// NodeTopologies.
     Topologies(Change<NodeTopology>),
-    /// NodePlacements. Also the object that a patch answered with: one that is older than what is known is ignored.
+    /// NodePlacements.
     Placements(Change<NodePlacement>),
+    /// The NodePlacement that a patch answered with, ahead of the watch or behind it: it counts if the watch knows that
+    /// very object in no later state.
+    Written(NodePlacement),
     /// Namespaces.
     Namespaces(Change<Namespace>),
 }

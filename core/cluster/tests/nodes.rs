@@ -283,6 +283,23 @@ fn older_states_of_a_placement_do_not_come_back() {
 }
 
 #[test]
+fn a_late_answer_about_a_former_placement_does_not_bring_it_back() {
+    let mut model = one_node(&[]);
+    let free = |model: &mut Model| model.snapshot().node_named("n1").unwrap().free.clone();
+    let of_former = placement("n1", 2, &[("a", "0-1")]);
+    model.apply(Event::Written(of_former.clone()));
+    assert_eq!(free(&mut model), mask("2-7"), "ahead of the watch");
+    model.apply(Event::Placements(Change::Delete(of_former.clone())));
+    model.apply(Event::Written(of_former.clone()));
+    assert!(model.snapshot().node_named("n1").unwrap().placement.is_none());
+    let mut anew = placement("n1", 1, &[("b", "6-7")]);
+    anew.metadata.uid = Some("np-another".into());
+    model.apply(Event::Placements(Change::Apply(anew)));
+    model.apply(Event::Written(of_former));
+    assert_eq!(free(&mut model), mask("0-5"));
+}
+
+#[test]
 fn a_pod_with_a_reservation_here_may_come_back_to_it() {
     let mut model = one_node(&[("p", "0-3"), ("q", "4-7")]);
     let snapshot = add_pod(&mut model, "p", &Like { cpu: "4", ..Like::default() });

@@ -21,6 +21,7 @@ impl Model {
             Event::Quotas(change) => self.apply_quotas(change),
             Event::Topologies(change) => self.apply_topologies(change),
             Event::Placements(change) => self.apply_placements(change),
+            Event::Written(placement) => self.apply_written(&placement),
             Event::Namespaces(change) => self.apply_namespaces(change),
         }
     }
@@ -91,6 +92,13 @@ impl Model {
                     self.set_placement(name_of(&placement.metadata), None);
                 }
             }
+        }
+    }
+
+    fn apply_written(&mut self, placement: &NodePlacement) {
+        let (name, written) = (name_of(&placement.metadata), PlacementEntry::of(placement));
+        if self.placements.get(name).is_some_and(|known| known.uid == written.uid) {
+            self.set_placement(name, Some(written));
         }
     }
 
