@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fairlead_placement::bind::{State, step};
 use fairlead_placement::{BindError, BindRequest, Event, PodRef, Promise, Reason, Request, Reservation};
-use tokio::sync::{Mutex, MutexGuard, oneshot};
+use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use crate::courier::Courier;
@@ -79,25 +79,34 @@ impl Binder {
         Self { courier, deadline, metrics, turns }
     }
 
-    /// Binds a pod; asked again for the same pod and node it succeeds again.
+    /// Binds a pod; asked again for the same pod and node it succeeds again. `permit` is kept until the bind is over, also
+    /// where nobody waits for the answer any more.
     ///
     /// # Errors
     /// A pod that is not bound to that node by us, with the reason.
-    pub async fn bind(self: Arc<Self>, args: BindingArgs) -> Result<(), BindRefusal> {
+    pub async fn bind(self: Arc<Self>, args: BindingArgs, permit: OwnedSemaphorePermit) -> Result<(), BindRefusal> {
+        let (told, answer) = oneshot::channel();
+        // In a task of its own: a scheduler that hangs up must not break a bind off between two writes.
+        let task = tokio::spawn(async move {
+            self.run(args, told).await;
+            drop(permit);
+        });
+        if let Ok(answer) = answer.await {
+            return answer;
+        }
+        if let Err(error) = task.await {
+            tracing::error!(error = %error, "A bind broke off");
+        }
+        Err(BindRefusal::BrokeOff)
+    }
+
+    async fn run(&self, args: BindingArgs, told: oneshot::Sender<Result<(), BindRefusal>>) {
         let begun = Instant::now();
         let answer = match request(&args) {
-            Ok(request) => {
-                let binder = self.clone();
-                // In a task of its own: a scheduler that hangs up must not break a bind off between two writes.
-                let driven = tokio::spawn(async move { binder.drive(request).await }).await;
-                driven.unwrap_or_else(|error| {
-                    tracing::error!(error = %error, "A bind broke off");
-                    Err(BindRefusal::BrokeOff)
-                })
-            }
+            Ok(request) => self.drive(request).await,
             Err(refusal) => Err(refusal),
         };
-        let BindingArgs { pod_name: pod, pod_namespace: namespace, node, .. } = args;
+        let BindingArgs { pod_name: pod, pod_namespace: namespace, pod_uid, node } = args;
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         match &answer {
             Ok(()) => {
@@ -109,7 +118,12 @@ impl Binder {
                 tracing::info!(namespace, pod, node, took_ms, error = %refusal, "Not bound");
             }
         }
-        answer
+        let failed = answer.is_err();
+        // Who asked may have hung up. The model's queue may be full: the scheduler does not wait for that.
+        drop(told.send(answer));
+        if failed {
+            self.courier.tell(Message::Forget { pod_uid }).await;
+        }
     }
 
     async fn drive(&self, request: BindRequest) -> Result<(), BindRefusal> {
@@ -117,8 +131,7 @@ impl Binder {
         if !snapshot.synced {
             return Err(BindRefusal::NotSynced);
         }
-        let pod_uid = request.pod.uid.clone();
-        let pod = snapshot.pods.get(&pod_uid).map(|pod| pod.facts());
+        let pod = snapshot.pods.get(&request.pod.uid).map(|pod| pod.facts());
         drop(snapshot);
         let end = Instant::now() + self.deadline;
         let start = Event::Start { request, pod, now_ms: now_ms() };
@@ -128,9 +141,6 @@ impl Binder {
             // One request is under way at a time; a step that asks for nothing more has answered.
             let Some(next) = requests.pop() else { return Err(BindRefusal::BrokeOff) };
             if let Request::Answer(answer) = next {
-                if answer.is_err() {
-                    self.courier.tell(Message::Forget { pod_uid }).await;
-                }
                 return answer.map_err(BindRefusal::Failed);
             }
             let event = tokio::select! {

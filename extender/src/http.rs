@@ -52,7 +52,7 @@ pub struct App {
 struct Desk {
     app: App,
     scheduling: Semaphore,
-    binding: Semaphore,
+    binding: Arc<Semaphore>,
 }
 
 /// Why a body was not taken.
@@ -82,7 +82,8 @@ impl BodyError {
 /// The routes, to be served or to be tried without a socket.
 pub fn router(app: App) -> Router {
     let in_flight = app.limits.in_flight;
-    let desk = Desk { scheduling: Semaphore::new(in_flight), binding: Semaphore::new(in_flight), app };
+    let (scheduling, binding) = (Semaphore::new(in_flight), Arc::new(Semaphore::new(in_flight)));
+    let desk = Desk { app, scheduling, binding };
     Router::new()
         .route("/filter", post(filter))
         .route("/prioritize", post(prioritize))
@@ -118,7 +119,7 @@ async fn schedule(desk: &Desk, verb: Verb, request: Request, answer: fn(&Snapsho
 }
 
 async fn bind(State(desk): State<Arc<Desk>>, request: Request) -> Response {
-    let Ok(_permit) = desk.binding.try_acquire() else {
+    let Ok(permit) = desk.binding.clone().try_acquire_owned() else {
         return desk.shed();
     };
     let body = match read(request, desk.app.limits.body_bytes).await {
@@ -128,7 +129,7 @@ async fn bind(State(desk): State<Arc<Desk>>, request: Request) -> Response {
     let begun = Instant::now();
     let reply = match answer::object::<BindingArgs>(&body) {
         Err(error) => answer::refuse(error.status(), &error),
-        Ok(args) => match desk.app.binder.clone().bind(args).await {
+        Ok(args) => match desk.app.binder.clone().bind(args, permit).await {
             Ok(()) => answer::refuse(200, &""),
             Err(refusal) => answer::refuse(200, &refusal),
         },

@@ -177,6 +177,23 @@ async fn an_api_server_that_says_nothing_ends_at_the_deadline() {
     assert!(begun.elapsed() < support::BIND_DEADLINE);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_bind_whose_caller_hung_up_keeps_its_place_and_is_counted() {
+    let (house, api) = house(&[pod("p", "4")], &[]);
+    api.fail_always(Fault::Silence);
+    for _ in 0..support::LIMITS.in_flight {
+        let hung_up = tokio::time::timeout(Duration::from_millis(10), house.bind("p", "n1")).await;
+        assert!(hung_up.is_err());
+    }
+    let args = r#"{"PodName":"p","PodNamespace":"apps","PodUID":"uid-p","Node":"n1"}"#;
+    let (status, reply) = house.post("/bind", args).await;
+    assert_eq!(status, 503, "{reply}");
+    tokio::time::sleep(support::BIND_DEADLINE).await;
+    assert_eq!(house.post("/bind", args).await.0, 200);
+    let page = house.page.encode().unwrap();
+    assert!(page.contains(r#"fairlead_extender_binds_total{outcome="Deadline"} 33"#), "{page}");
+}
+
 #[tokio::test]
 async fn many_binds_to_one_node_share_no_cpu_and_conflict_with_nobody() {
     let pods: Vec<Value> = (0..16).map(|index| pod(&format!("p{index}"), "2")).collect();

@@ -34,6 +34,8 @@ pub struct Objects {
     /// By path.
     pub all: BTreeMap<String, Value>,
     pub fault: Option<Fault>,
+    /// The fault stays.
+    pub lasts: bool,
     /// Method and path of every request.
     pub seen: Vec<String>,
 }
@@ -63,6 +65,11 @@ impl Api {
 
     pub fn fail_next(&self, fault: Fault) {
         self.0.lock().unwrap().fault = Some(fault);
+    }
+
+    pub fn fail_always(&self, fault: Fault) {
+        self.fail_next(fault);
+        self.0.lock().unwrap().lasts = true;
     }
 
     pub fn seen(&self, text: &str) -> usize {
@@ -120,7 +127,11 @@ impl Objects {
                 method == Method::PATCH && path.contains("nodeplacements")
             }
         };
-        if fits { self.fault.take() } else { None }
+        match fits {
+            true if self.lasts => self.fault,
+            true => self.fault.take(),
+            false => None,
+        }
     }
 
     fn answer(&mut self, method: &Method, path: &str, body: &Value, fault: Option<Fault>) -> Answer {
@@ -135,7 +146,7 @@ impl Objects {
                 Ok(object)
             }
             Method::PATCH => {
-                let object = self.all.get_mut(path).ok_or((404, "not found"))?;
+                let object = self.all.get_mut(path.trim_end_matches("/status")).ok_or((404, "not found"))?;
                 if fault == Some(Fault::OtherWriter) {
                     let next = object["metadata"]["generation"].as_i64().unwrap() + 1;
                     object["metadata"]["generation"] = json!(next);
@@ -169,6 +180,10 @@ impl Objects {
 }
 
 fn merge_patch(object: &mut Value, patch: &Value) -> Answer {
+    let uid = &patch["metadata"]["uid"];
+    if !uid.is_null() && *uid != object["metadata"]["uid"] {
+        return Err((409, "another object of that name"));
+    }
     let wanted = &patch["metadata"]["resourceVersion"];
     if !wanted.is_null() && *wanted != object["metadata"]["resourceVersion"] {
         return Err((409, "the object has been modified"));
