@@ -168,13 +168,26 @@ async fn a_conflict_is_tried_again_from_fresh_state() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_server_that_says_nothing_ends_at_the_deadline() {
+async fn a_call_without_an_answer_is_given_up_and_the_bind_goes_on() {
     let (house, api) = house(&[pod("p", "4")], &[]);
     api.fail_next(Fault::Silence);
     let begun = tokio::time::Instant::now();
-    // The silent call is given up and the live pod, still unbound, is bound by the next.
     assert_eq!(house.bind("p", "n1").await, "");
     assert!(begun.elapsed() < support::BIND_DEADLINE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_says_nothing_ends_at_the_deadline() {
+    let (house, api) = house(&[pod("p", "4")], &[]);
+    api.fail_always(Fault::Silence);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(house.bind("p", "n1").await, "fairlead: no answer from the API server in time");
+    assert_eq!(begun.elapsed().as_secs(), support::BIND_DEADLINE.as_secs());
+    // The Binding may yet arrive: the reservation stays, for the next attempt or for the reaper.
+    assert_eq!(held(&api, "n1"), ["uid-p"]);
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let promises = |house: &House| house.snapshot.load().node_named("n1").unwrap().beside.promises.clone();
+    assert_eq!(promises(&house), []);
 }
 
 #[tokio::test(start_paused = true)]
@@ -233,21 +246,53 @@ async fn the_reaper_frees_what_nobody_holds_and_nothing_else() {
     house.courier.tell(message).await;
     seen.await.unwrap();
 
-    let (shutdown, lease_token) = (CancellationToken::new(), CancellationToken::new());
-    let config = LeaseConfig::new("fairlead-system", LEASE_NAME, "me");
-    let reaper = Reaper {
-        courier: house.courier.clone(),
-        lease: lease::run(api.client(), config, lease_token.clone()).unwrap(),
-        grace: Duration::ZERO,
-        metrics: house.metrics.clone(),
-        pulse: Heartbeat::new().register("reaper", Duration::from_secs(60)),
-    };
-    let task = tokio::spawn(reaper.run(shutdown.clone(), lease_token));
+    let running = reaper(&house, &api, Duration::ZERO);
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(held(&api, "n1"), ["uid-runs", "uid-late"]);
     let page = house.page.encode().unwrap();
     assert!(page.contains(r#"fairlead_extender_releases_total{outcome="Released"} 1"#), "{page}");
     assert!(page.contains(r#"outcome="Kept""#), "{page}");
-    shutdown.cancel();
-    task.await.unwrap();
+    running.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reaper_touches_an_unbound_pod_before_it_frees_what_is_held_for_it() {
+    let mut stamped = reservation(SINGLE, "uid-waits", 0, 1);
+    stamped["name"] = json!("waits");
+    stamped["reservedAt"] = json!("2090-01-01T00:00:00Z");
+    let (house, api) = house(&[pod("waits", "2")], &[stamped]);
+    let running = reaper(&house, &api, Duration::from_secs(6));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!((held(&api, "n1").len(), api.seen("PATCH /api/v1/namespaces/apps/pods/waits")), (1, 0), "its grace");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!((held(&api, "n1").len(), api.seen("PATCH /api/v1/namespaces/apps/pods/waits/status")), (0, 1));
+    let touched = api.get(&pod_path("waits")).unwrap();
+    assert_eq!(touched["metadata"]["annotations"]["fairlead.dev/touched"], "7");
+    assert_eq!(touched["metadata"]["resourceVersion"], "8", "no Binding that names the former version can come");
+    running.end().await;
+}
+
+struct Running {
+    shutdown: CancellationToken,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    async fn end(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+fn reaper(house: &House, api: &Api, grace: Duration) -> Running {
+    let (shutdown, lease_token) = (CancellationToken::new(), CancellationToken::new());
+    let config = LeaseConfig::new("fairlead-system", LEASE_NAME, "me");
+    let reaper = Reaper {
+        courier: house.courier.clone(),
+        lease: lease::run(api.client(), config, lease_token.clone()).unwrap(),
+        grace,
+        metrics: house.metrics.clone(),
+        pulse: Heartbeat::new().register("reaper", Duration::from_secs(60)),
+    };
+    Running { task: tokio::spawn(reaper.run(shutdown.clone(), lease_token)), shutdown }
 }
