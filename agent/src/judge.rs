@@ -89,6 +89,7 @@ fn fault_reason(fault: &ReservationFault) -> &'static str {
         ReservationFault::Twice { .. } => "PodReservedTwice",
         ReservationFault::Container { .. } => "ContainerCPUsOutOfPod",
         ReservationFault::UnknownNumaNode { .. } => "NUMANodeUnknown",
+        ReservationFault::MemoryOvercommitted { .. } => "NUMAMemoryOvercommitted",
     }
 }
 

@@ -30,6 +30,8 @@ fn node(view: &NodeView) -> Value {
         })),
         "free": view.free,
         "memoryFreeBytes": view.memory_free_bytes,
+        "systemMemoryBytes": view.beside.system_memory_bytes,
+        "sharedMemoryBytes": view.shared_memory_bytes,
         "sharedReserve": view.shared_reserve,
         "placement": view.placement.as_ref().map(|placement| json!({
             "uid": placement.uid,

@@ -27,6 +27,11 @@ pub struct Detail {
     pub free_cpus: String,
     /// CPUs of those that must stay in the shared pool.
     pub shared_reserve: u32,
+    /// Bytes that the node keeps for its system; each NUMA node gives its part.
+    pub system_memory_bytes: u64,
+    /// Bytes that the pods in the shared pool request. They may take them on any NUMA node, so that what is free there is
+    /// what nobody was promised, and not more.
+    pub shared_memory_bytes: u64,
     /// Each NUMA node, ascending.
     pub numa: Vec<NumaDetail>,
 }
@@ -45,7 +50,7 @@ pub struct NumaDetail {
     pub free_cpus: String,
     /// Memory in bytes.
     pub memory_bytes: u64,
-    /// The part of it that nobody holds.
+    /// The part of it that nobody holds, without the system's.
     pub memory_free_bytes: u64,
 }
 
@@ -76,6 +81,8 @@ impl Snapshot {
             needed_memory_bytes: pod.request.get(MEMORY).copied().unwrap_or(0),
             free_cpus: view.free.to_string(),
             shared_reserve: view.shared_reserve,
+            system_memory_bytes: view.beside.system_memory_bytes,
+            shared_memory_bytes: view.shared_memory_bytes,
             numa: numa_details(view),
         })
     }

@@ -1,5 +1,5 @@
 //! One node: its machine, what is free on it, and whether it is trusted.
-use crate::fields::{CPU, add, offers, owning_node};
+use crate::fields::{CPU, MEMORY, add, offers, owning_node};
 use crate::pod::PodView;
 use crate::reservations::{carried_by, from_wire};
 use crate::topology::machine_of;
@@ -134,11 +134,13 @@ pub struct NodeView {
     /// CPUs that nobody holds: by a reservation, by the placement a live pod carries, or by a promise of this process.
     /// Empty on a node that is not trusted.
     pub free: CpuMask,
-    /// Bytes that nobody holds, by dense NUMA index; empty on a node that is not trusted.
+    /// Bytes that nobody holds, by dense NUMA index, without the part of the system; empty on a node that is not trusted.
     pub memory_free_bytes: Vec<u64>,
     /// CPUs that must stay in the shared pool: what the node keeps for its system, and what the pods in the pool request,
     /// promises of this process included.
     pub shared_reserve: u32,
+    /// Bytes that the pods in the shared pool request. They may take them on any NUMA node and are not subtracted anywhere.
+    pub shared_memory_bytes: u64,
     /// Requests of all live pods bound here.
     pub requested: ResourceVector,
     /// The part of `requested` of pods that belong to no tenant.
@@ -200,6 +202,12 @@ impl Parts<'_> {
         placement.reservations.as_deref().map_err(distrust)
     }
 
+    /// Memory of the machine that the node does not offer.
+    fn system_memory_bytes(&self) -> u64 {
+        let all = self.machine().map_or(0, |machine| machine.numa_memory_bytes().iter().sum());
+        self.node.allocatable.get(MEMORY).map_or(all, |offered| all.saturating_sub(*offered))
+    }
+
     /// What the live pods run on that have a placement and no reservation.
     fn carried(&self) -> Result<Vec<Reservation>, Distrust> {
         let Ok(machine) = self.machine() else { return Ok(Vec::new()) };
@@ -233,16 +241,22 @@ impl NodeView {
             Err(distrust) => (Vec::new(), Some(distrust)),
         };
         let system_reserve = parts.node.system_reserve;
-        let mut beside = Beside { carried, promises, system_reserve, shared_milli: 0 };
+        let system_memory_bytes = parts.system_memory_bytes();
+        let mut beside = Beside { carried, promises, system_reserve, system_memory_bytes, shared_milli: 0 };
         let mut requested = ResourceVector::new();
         let mut unmanaged = ResourceVector::new();
-        let mut shared_milli = 0;
+        let (mut shared_milli, mut shared_memory_bytes) = (0, 0u64);
         for (pod, managed) in parts.pods.iter().filter(|(pod, _)| !pod.terminal) {
             add(&mut requested, &pod.request);
             if !managed {
                 add(&mut unmanaged, &pod.request);
             }
-            shared_milli = pod.shared_milli(parts.holds(&beside, &pod.id.uid)).saturating_add(shared_milli);
+            let has_own_cpus = parts.holds(&beside, &pod.id.uid);
+            shared_milli = pod.shared_milli(has_own_cpus).saturating_add(shared_milli);
+            if !has_own_cpus {
+                let bytes = pod.request.get(MEMORY).copied().unwrap_or(0);
+                shared_memory_bytes = shared_memory_bytes.saturating_add(bytes);
+            }
         }
         beside.shared_milli = shared_milli;
         let machine = parts.machine().ok();
@@ -280,6 +294,7 @@ impl NodeView {
             free,
             memory_free_bytes,
             shared_reserve: beside.shared_reserve("", 0),
+            shared_memory_bytes,
             requested,
             unmanaged,
             summary,

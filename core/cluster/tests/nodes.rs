@@ -8,6 +8,7 @@ use fairlead_cluster::{
 };
 use fairlead_placement::{PlacementRead, PodRef, Promise, Reservation};
 use fairlead_topology::CpuMask;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use support::{Like, OWN, add_pod, bound, bound_on, model, node, node_with, one_node, placement, pod, topology, wish};
 
@@ -156,6 +157,31 @@ fn the_shared_pool_keeps_what_the_system_and_its_pods_need() {
     assert_eq!((detail.needed_cpus, detail.shared_reserve, detail.free_cpus.as_str()), (4, 4, "2-7"));
     assert_eq!((detail.numa[0].cores, detail.numa[0].free_cores, detail.numa[0].free_cpus.as_str()), (2, 1, "2-3"));
     assert!(detail.message.contains("the shared pool can spare 2"), "{}", detail.message);
+}
+
+#[test]
+fn memory_that_the_node_does_not_offer_is_promised_to_nobody() {
+    let mut small = node("n1");
+    let allocatable = small.status.as_mut().unwrap().allocatable.as_mut().unwrap();
+    allocatable.insert("memory".into(), Quantity("13Gi".into()));
+    let mut model = model(vec![small], vec![topology("n1")], vec![placement("n1", 1, &[("a", "0-1")])]);
+    let shared = Like { cpu: "500m", node: Some("n1"), phase: "Running", ..Like::default() };
+    let snapshot = add_pod(&mut model, "shared", &shared);
+    let half = (3 << 30) / 2;
+    assert_eq!(snapshot.node_named("n1").unwrap().memory_free_bytes, [(7 << 30) - half, (8 << 30) - half]);
+    let asks = |bytes: u64| {
+        let mut pod = pod("new", &Like { cpu: "4", ..Like::default() });
+        let resources = pod.spec.as_mut().unwrap().containers[0].resources.as_mut().unwrap();
+        for list in [&mut resources.requests, &mut resources.limits] {
+            list.as_mut().unwrap().insert("memory".into(), Quantity(bytes.to_string()));
+        }
+        let reserved = bound_on(&snapshot, "n1", &pod).map(|_| ());
+        assert_eq!(snapshot.judge(0, &PodWish::of(&pod)).map(|_| ()), reserved);
+        reserved
+    };
+    assert_eq!((asks(12 << 30), asks((12 << 30) + 1)), (Ok(()), Err(Reason::NotEnoughNumaMemory)));
+    let detail = snapshot.why_not("n1", &wish("new", "2")).unwrap();
+    assert_eq!((detail.system_memory_bytes, detail.shared_memory_bytes), (3 << 30, 1 << 30), "said, not subtracted");
 }
 
 #[test]

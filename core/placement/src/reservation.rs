@@ -112,6 +112,16 @@ pub enum ReservationFault {
         /// The node.
         numa_node: u32,
     },
+    /// More memory than a NUMA node has.
+    #[error("spec.reservations: {held_bytes} bytes are held of NUMA node {numa_node}, which has {memory_bytes}")]
+    MemoryOvercommitted {
+        /// The node.
+        numa_node: u32,
+        /// What the reservations hold of it together.
+        held_bytes: u64,
+        /// What it has.
+        memory_bytes: u64,
+    },
 }
 
 impl Held {
@@ -150,7 +160,18 @@ impl Held {
                 *sum = sum.saturating_add(bytes);
             }
         }
+        held.check_memory(machine)?;
         Ok(held)
+    }
+
+    fn check_memory(&self, machine: &Machine) -> Result<(), ReservationFault> {
+        let all = machine.numa_ids().iter().zip(machine.numa_memory_bytes()).zip(&self.memory_bytes);
+        for ((&numa_node, &memory_bytes), &held_bytes) in all {
+            if held_bytes > memory_bytes {
+                return Err(ReservationFault::MemoryOvercommitted { numa_node, held_bytes, memory_bytes });
+            }
+        }
+        Ok(())
     }
 
     /// CPUs of the machine that are not held.
@@ -159,7 +180,7 @@ impl Held {
         machine.cpus().subtract(&self.cpus)
     }
 
-    /// Bytes that are not held, by dense NUMA index. A node whose memory shrank below what is held has none.
+    /// Bytes that are not held, by dense NUMA index.
     #[must_use]
     pub fn free_memory_bytes(&self, machine: &Machine) -> Vec<u64> {
         machine

@@ -24,6 +24,9 @@ pub struct Beside {
     pub promises: Vec<Promise>,
     /// CPUs that the node has and does not offer, rounded up.
     pub system_reserve: u32,
+    /// Bytes that the machine has and the node does not offer: for the system, the kubelet, the eviction threshold, huge
+    /// pages. Nobody knows on which NUMA nodes they are, so each is taken to give its part.
+    pub system_memory_bytes: u64,
     /// Milli-CPU that the pods bound there request of the shared pool.
     pub shared_milli: u64,
 }
@@ -85,10 +88,20 @@ impl Room {
             memory_bytes: held.free_memory_bytes(machine),
             shared_reserve: beside.shared_reserve(own, more_milli),
         };
+        room.take_system_memory(machine, beside.system_memory_bytes);
         for held in beside.unlisted(listed, own) {
             room.take(machine, held);
         }
         Ok(room)
+    }
+
+    /// In proportion to the memory of the NUMA nodes, rounded up.
+    fn take_system_memory(&mut self, machine: &Machine, bytes: u64) {
+        let all: u128 = machine.numa_memory_bytes().iter().map(|&of_node| u128::from(of_node)).sum();
+        for (left, &of_node) in self.memory_bytes.iter_mut().zip(machine.numa_memory_bytes()) {
+            let part = (u128::from(bytes) * u128::from(of_node)).div_ceil(all.max(1));
+            *left = left.saturating_sub(u64::try_from(part).unwrap_or(u64::MAX));
+        }
     }
 
     fn take(&mut self, machine: &Machine, held: &Reservation) {

@@ -121,6 +121,11 @@ fn contradictions_are_named() {
     assert_eq!(fault(&[held("a", "")]), ReservationFault::Empty { pod_uid: "a".into() });
     let far = Reservation { memory: vec![(7, 1)], ..held("a", "0") };
     assert_eq!(fault(&[far]), ReservationFault::UnknownNumaNode { pod_uid: "a".into(), numa_node: 7 });
+    let greedy = Reservation { memory: vec![(0, 901)], ..held("b", "1") };
+    assert_eq!(
+        fault(&[held("a", "0"), greedy]),
+        ReservationFault::MemoryOvercommitted { numa_node: 0, held_bytes: 1_001, memory_bytes: 1_000 }
+    );
     let foreign = Reservation { containers: vec![("main".into(), mask("2"))], ..held("a", "0") };
     assert_eq!(fault(&[foreign]), ReservationFault::Container { pod_uid: "a".into(), container: "main".into() });
     let held = Held::of(&machine, &[held("a", "0"), held("b", "2")]).unwrap();
