@@ -47,8 +47,17 @@ impl CpuMask {
 
     /// Adds every id of `first..=last` (none if `first` is above `last`).
     pub fn insert_range(&mut self, first: u32, last: u32) {
-        for id in first..=last {
-            self.insert(id);
+        if first > last {
+            return;
+        }
+        let ((low, from), (high, to)) = (split(first), split(last));
+        if high >= self.words.len() {
+            self.words.resize(high + 1, 0);
+        }
+        for index in low..=high {
+            let above = if index == low { !(from - 1) } else { u64::MAX };
+            let below = if index == high { to | (to - 1) } else { u64::MAX };
+            self.words[index] |= above & below;
         }
     }
 

@@ -62,6 +62,16 @@ proptest! {
     }
 
     #[test]
+    fn a_range_is_its_ids(a in ids(), first in 0u32..400, length in 0u32..200) {
+        let mut filled = mask(&a);
+        let last = first + length;
+        filled.insert_range(first, last);
+        prop_assert_eq!(set(&filled), &a | &(first..=last).collect());
+        filled.insert_range(last + 1, last);
+        prop_assert_eq!(set(&filled), &a | &(first..=last).collect());
+    }
+
+    #[test]
     fn text_and_serde_round_trip(a in ids()) {
         let original = mask(&a);
         prop_assert_eq!(&CpuMask::parse_list(&original.to_string()).unwrap(), &original);
