@@ -55,18 +55,22 @@ pub fn evaluate(machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest) ->
 /// Memory follows the cores in proportion as far as it is free there; the rest is taken from the lowest NUMA ids.
 #[must_use]
 pub fn choose(machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest) -> Verdict {
-    let summary = FreeSummary::new(machine, free);
+    let (summary, free_in_groups) = FreeSummary::counted(machine, free);
     let demand = match summary.demand(request) {
         Ok(demand) => demand,
         Err(no) => return Verdict::DoesNotFit(no),
     };
     let place = Place { machine, free, summary: &summary, demand };
-    let free_in_groups = place.free_in_groups();
+    let mut looks_left = MAX_TIE_LOOKS;
     let found = search(machine, &summary, &demand, &mut |nodes, rank| {
         if rank.l3_caches < 2 {
             return 0;
         }
-        let (_, counts) = place.groups_of(nodes, &free_in_groups);
+        let (groups, counts) = place.groups_of(nodes, &free_in_groups);
+        let Some(left) = looks_left.checked_sub(groups.len() * groups.len()) else {
+            return u32::MAX;
+        };
+        looks_left = left;
         tightest(&counts, rank.l3_caches as usize, demand.cores)
             .map_or(u32::MAX, |chosen| chosen.iter().map(|&index| counts[index]).sum::<u32>() - demand.cores)
     });
@@ -83,6 +87,9 @@ pub fn choose(machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest) -> V
     let score = summary.score(&found.rank, summary.numa_cores(&found.nodes));
     Verdict::Fits(Choice { containers, cpus, memory, score })
 }
+
+/// How many cache groups, each against each other, all tie-breakers of one choice may weigh; then the first set stays.
+const MAX_TIE_LOOKS: usize = 1 << 22;
 
 /// One choice being worked out.
 struct Place<'a> {
@@ -101,30 +108,22 @@ struct Part {
 }
 
 impl Place<'_> {
-    fn free_in_groups(&self) -> Vec<u32> {
-        let words = self.free.cpus.words();
-        let count = |group: &crate::machine::CacheGroup| {
-            self.machine.cores()[group.regular.clone()].iter().filter(|core| core.is_within(words)).count() as u32
-        };
-        self.machine.groups().iter().map(count).collect()
-    }
-
     /// Dense NUMA index of a position in the summary.
     fn numa(&self, position: u16) -> usize {
         usize::from(self.summary.nodes()[usize::from(position)].index)
     }
 
     /// The cache groups of these nodes, ascending, and what is free in each.
-    fn groups_of(&self, nodes: &[u16], free_in_groups: &[u32]) -> (Vec<usize>, Vec<u32>) {
+    fn groups_of(&self, nodes: &[u16], free_in_groups: &[u16]) -> (Vec<usize>, Vec<u32>) {
         let groups: Vec<usize> =
             nodes.iter().flat_map(|&position| self.machine.nodes()[self.numa(position)].groups.clone()).collect();
-        let counts = groups.iter().map(|&group| free_in_groups[group]).collect();
+        let counts = groups.iter().map(|&group| u32::from(free_in_groups[group])).collect();
         (groups, counts)
     }
 
     /// The lowest free cores of the tightest cache groups. Each group gives at least one: with fewer groups the
     /// demand could not be met, so what is left over is less than the smallest of them.
-    fn take(&self, found: &Found, free_in_groups: &[u32]) -> Vec<Part> {
+    fn take(&self, found: &Found, free_in_groups: &[u16]) -> Vec<Part> {
         let words = self.free.cpus.words();
         let (groups, counts) = self.groups_of(&found.nodes, free_in_groups);
         let chosen = tightest(&counts, found.rank.l3_caches as usize, self.demand.cores).unwrap_or_default();

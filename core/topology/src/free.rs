@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use smallvec::SmallVec;
 
-use crate::machine::Machine;
+use crate::machine::{CacheGroup, Machine};
 use crate::search::search;
 use crate::{NodeFree, Rank, Score};
 
@@ -112,43 +112,49 @@ pub struct FreeSummary {
     numa_nodes: SmallVec<[NumaFree; 8]>,
     /// Free cores of the cache groups, NUMA node by NUMA node, largest first within each.
     groups: SmallVec<[u16; 32]>,
+    even_distance: Option<u32>,
 }
 
 impl FreeSummary {
     /// Counts what is free.
     #[must_use]
     pub fn new(machine: &Machine, free: &NodeFree<'_>) -> Self {
+        Self::counted(machine, free).0
+    }
+
+    /// The summary, and the free cores of every cache group of the machine in the machine's order.
+    pub(crate) fn counted(machine: &Machine, free: &NodeFree<'_>) -> (Self, SmallVec<[u16; 32]>) {
         let words = free.cpus.words();
+        let count = |group: &CacheGroup| {
+            machine.cores()[group.regular.clone()].iter().filter(|core| core.is_within(words)).count() as u16
+        };
+        let in_order: SmallVec<[u16; 32]> = machine.groups().iter().map(count).collect();
         let mut numa_nodes: SmallVec<[NumaFree; 8]> = SmallVec::new();
-        let mut groups: SmallVec<[u16; 32]> = SmallVec::new();
-        let mut largest_l3 = 0;
+        // Nodes without CPUs have no groups, so those of the others follow one another.
+        let mut groups = in_order.clone();
         for (index, node) in machine.nodes().iter().enumerate().filter(|(_, node)| !node.cpus.is_empty()) {
-            let start = groups.len();
-            for group in &machine.groups()[node.groups.clone()] {
-                let cores = &machine.cores()[group.regular.clone()];
-                groups.push(cores.iter().filter(|core| core.is_within(words)).count() as u16);
-                largest_l3 = largest_l3.max(cores.len() as u32);
-            }
-            let own = &mut groups[start..];
+            let own = &mut groups[node.groups.clone()];
             own.sort_unstable_by_key(|&free_cores| Reverse(free_cores));
             numa_nodes.push(NumaFree {
                 memory_bytes: free.memory_free_bytes.get(index).copied().unwrap_or(0),
                 cores: node.regular_cores as u16,
                 free_cores: own.iter().sum(),
                 index: index as u16,
-                groups_end: groups.len() as u16,
+                groups_end: node.groups.end as u16,
             });
         }
-        Self {
+        let summary = Self {
             smt_width: machine.smt_width(),
-            largest_l3,
+            largest_l3: machine.groups().iter().map(|group| group.regular.len()).max().unwrap_or(0) as u32,
             machine_cores: numa_nodes.iter().map(|node| u32::from(node.cores)).sum(),
             free_cores: numa_nodes.iter().map(|node| u32::from(node.free_cores)).sum(),
             spare_cpus: free.cpus.intersect(machine.cpus()).len().saturating_sub(free.shared_reserve),
             memory_bytes: numa_nodes.iter().fold(0, |sum: u64, node| sum.saturating_add(node.memory_bytes)),
             numa_nodes,
             groups,
-        }
+            even_distance: machine.even_distance(),
+        };
+        (summary, in_order)
     }
 
     /// Wholly free cores that can be given to exclusive requests.
@@ -230,6 +236,11 @@ impl FreeSummary {
     pub(crate) fn groups_of(&self, position: usize) -> &[u16] {
         let start = position.checked_sub(1).map_or(0, |previous| self.numa_nodes[previous].groups_end);
         &self.groups[usize::from(start)..usize::from(self.numa_nodes[position].groups_end)]
+    }
+
+    /// The distance, both ways added, of every two NUMA nodes with CPUs, if it is everywhere the same.
+    pub(crate) fn even_distance(&self) -> Option<u32> {
+        self.even_distance
     }
 
     /// Regular cores of the nodes at these positions.

@@ -15,9 +15,14 @@
 //! 5. fewest free cores left in those L3 caches,
 //! 6. lowest NUMA ids, then lowest L3 ids, then lowest cores (in the order NUMA node, L3, CPU id).
 //!
-//! The search is exact while the number of sets of NUMA nodes of one size stays within
-//! [`MAX_NUMA_SETS`]; that is always so with up to 16 NUMA nodes that own CPUs. Beyond, the fewest nodes are
-//! looked for greedily from every node as a start; what comes out is valid, but may not be the least.
+//! The search is exact while the number of sets of NUMA nodes of one size stays within [`MAX_NUMA_SETS`] and its work
+//! within [`MAX_SEARCH_STEPS`]; that is always so with up to 16 NUMA nodes that own CPUs and 64 cache groups. Where the
+//! steps end first, the best set so far is taken, sets of lower ids being tried before others. Where there is none, or
+//! there are too many sets, sets are grown from a start, each time by the node that gives most of what is missing, then
+//! the nearest, then the lowest; the starts are the nodes that give most themselves, all of them up to 40 nodes and
+//! 65,536 ÷ n² of more. What comes out is valid, but may not be the least.
+//!
+//! Of several L3 caches the tightest together are looked for within a bound too; beyond it the largest are taken.
 
 mod caches;
 mod choose;
@@ -37,4 +42,4 @@ pub use machine::{
 pub use mask::CpuMask;
 pub use mask_text::CpuListError;
 pub use rank::{Rank, Score};
-pub use search::MAX_NUMA_SETS;
+pub use search::{MAX_NUMA_SETS, MAX_SEARCH_STEPS};

@@ -38,13 +38,17 @@ pub(super) fn build(description: &MachineDescription, checked: Checked) -> Machi
             let regular_cores = groups[own.clone()].iter().map(|group| group.regular.len() as u32).sum();
             NumaNode { cpus: node.cpus.clone(), groups: own, regular_cores }
         })
-        .collect();
+        .collect::<Vec<_>>();
     let cores: Vec<Core> = placed.iter().map(|(_, cpus)| core(cpus)).collect();
 
     let packages: BTreeMap<u32, &CpuMask> = description.packages.iter().map(|entry| (entry.id, &entry.cpus)).collect();
     let l3_caches: BTreeMap<u32, &CpuMask> =
         description.l3_caches.iter().map(|entry| (entry.id, &entry.cpus)).collect();
+    let distances = distances(description, &numa_ids);
+    let far = Distances::new(&distances, &numa_nodes);
     Machine {
+        distance_classes: far.classes(),
+        even_distance: far.even(),
         core_of_cpu: core_of_cpu(&checked.cpus, &cores),
         cpus: checked.cpus,
         smt_width,
@@ -52,7 +56,7 @@ pub(super) fn build(description: &MachineDescription, checked: Checked) -> Machi
         package_cpus: packages.into_values().cloned().collect(),
         numa_memory_bytes: nodes.iter().map(|node| node.memory_bytes).collect(),
         numa_nodes,
-        distances: distances(description, &numa_ids),
+        distances,
         numa_ids,
         l3_ids: l3_caches.keys().copied().collect(),
         l3_cpus: l3_caches.into_values().cloned().collect(),
@@ -143,4 +147,50 @@ fn distances(description: &MachineDescription, numa_ids: &[u32]) -> Vec<u32> {
         }
     }
     matrix
+}
+
+/// The distances of the NUMA nodes with CPUs, both ways added.
+struct Distances<'a> {
+    matrix: &'a [u32],
+    count: usize,
+    with_cpus: Vec<usize>,
+}
+
+impl<'a> Distances<'a> {
+    fn new(matrix: &'a [u32], nodes: &[NumaNode]) -> Self {
+        let with_cpus = (0..nodes.len()).filter(|&index| !nodes[index].cpus.is_empty()).collect();
+        Self { matrix, count: nodes.len(), with_cpus }
+    }
+
+    fn between(&self, a: usize, b: usize) -> u64 {
+        u64::from(self.matrix[a * self.count + b]) + u64::from(self.matrix[b * self.count + a])
+    }
+
+    /// By dense index; nodes without CPUs are all of class 0, nobody asks. Being alike is transitive (the distance
+    /// between two of one class is that to any third of it), so the first of a class speaks for it.
+    fn classes(&self) -> Vec<u16> {
+        let mut classes = vec![0; self.count];
+        let mut firsts: Vec<usize> = Vec::new();
+        for &own in &self.with_cpus {
+            let alike = |first: usize| {
+                let mut others = self.with_cpus.iter().filter(|&&other| other != own && other != first);
+                others.all(|&other| self.between(own, other) == self.between(first, other))
+            };
+            let class = firsts.iter().position(|&first| alike(first)).unwrap_or(firsts.len());
+            if class == firsts.len() {
+                firsts.push(own);
+            }
+            classes[own] = class as u16;
+        }
+        classes
+    }
+
+    /// None also for a single node.
+    fn even(&self) -> Option<u32> {
+        let pairs =
+            || self.with_cpus.iter().enumerate().flat_map(|(i, &a)| self.with_cpus[..i].iter().map(move |&b| (a, b)));
+        let (a, b) = pairs().next()?;
+        let distance = self.between(a, b);
+        pairs().all(|(a, b)| self.between(a, b) == distance).then(|| u32::try_from(distance).ok())?
+    }
 }

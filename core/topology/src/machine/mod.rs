@@ -40,6 +40,8 @@ pub struct Machine {
     numa_memory_bytes: Vec<u64>,
     numa_nodes: Vec<NumaNode>,
     distances: Vec<u32>,
+    distance_classes: Vec<u16>,
+    even_distance: Option<u32>,
     l3_ids: Vec<u32>,
     l3_cpus: Vec<CpuMask>,
     groups: Vec<CacheGroup>,
@@ -208,6 +210,22 @@ impl Machine {
     #[must_use]
     pub fn regular_core_count(&self) -> u32 {
         self.numa_nodes.iter().map(|node| node.regular_cores).sum()
+    }
+
+    /// Both distances between two NUMA nodes by dense index, added.
+    pub(crate) fn both_ways(&self, a: usize, b: usize) -> u64 {
+        let count = self.numa_ids.len();
+        u64::from(self.distances[a * count + b]) + u64::from(self.distances[b * count + a])
+    }
+
+    /// NUMA nodes of one class have the same distances to all others with CPUs, and can stand for one another.
+    pub(crate) fn distance_class(&self, index: usize) -> u16 {
+        self.distance_classes[index]
+    }
+
+    /// [`Machine::both_ways`] of every two NUMA nodes with CPUs, if it is everywhere the same.
+    pub(crate) fn even_distance(&self) -> Option<u32> {
+        self.even_distance
     }
 
     pub(crate) fn nodes(&self) -> &[NumaNode] {
