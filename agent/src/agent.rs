@@ -5,7 +5,7 @@ use std::time::Duration;
 use fairlead_crds::conditions::merge;
 use fairlead_crds::{NodePlacement, NodePlacementStatus, NodeTopology};
 use fairlead_runtime::{ApiError, Backoff, Pulse, ReadinessHandle};
-use fairlead_topology::{Machine, MachineError as Contradiction};
+use fairlead_topology::Machine;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::judge::judge;
-use crate::machine::{MachineReader, Reading};
+use crate::machine::{Distrust, MachineReader, Reading};
 use crate::metrics::AgentMetrics;
 use crate::objects::{Objects, owned_by};
 use crate::seen::{Seen, Slot};
@@ -53,7 +53,7 @@ pub struct Setup {
 
 struct Looked {
     reading: Reading,
-    machine: Result<Machine, Contradiction>,
+    machine: Result<Machine, Distrust>,
 }
 
 /// The loop's state.
@@ -225,11 +225,11 @@ impl Agent {
         for gap in &reading.gaps {
             tracing::info!(gap = %gap, "The machine does not tell everything");
         }
-        let machine = Machine::new(&reading.description);
-        if let Err(error) = &machine {
-            tracing::warn!(error = %error, "The machine's description is contradictory; it is published and not trusted");
+        let machine = reading.machine();
+        if let Err(distrust) = &machine {
+            tracing::warn!(reason = %distrust, "The machine is published and not trusted with exclusive CPUs");
         }
-        let cpus = machine.as_ref().map_or(0, |machine| i64::from(machine.cpus().len()));
+        let cpus = reading.description.cores.iter().map(|core| i64::from(core.cpus.len())).sum();
         self.setup.metrics.cpus.set(cpus);
         self.setup.metrics.disagreements.set(i64::try_from(reading.spec.disagreements.len()).unwrap_or(i64::MAX));
         self.looked = Some(Looked { reading, machine });
@@ -279,7 +279,7 @@ impl Agent {
             "node": self.setup.reader.node_name,
             "nodeUID": self.node_uid,
             "machine": self.looked.as_ref().map(|looked| &looked.reading.spec),
-            "contradiction": self.looked.as_ref().and_then(|looked| looked.machine.as_ref().err()).map(ToString::to_string),
+            "distrust": self.looked.as_ref().and_then(|looked| looked.machine.as_ref().err()).map(ToString::to_string),
             "placement": self.placement.object.as_ref().map(|seen| &seen.spec),
             "placementStatus": self.placement.object.as_ref().and_then(|seen| seen.status.as_ref()),
         });

@@ -3,7 +3,9 @@ use fairlead_crds::conditions::Wanted;
 use fairlead_crds::keys::{condition, reason};
 use fairlead_crds::node_placement::{NodePlacementSpec, Reservation as Wire};
 use fairlead_placement::{Held, PodRef, Reservation, ReservationFault};
-use fairlead_topology::{CpuMask, Machine, MachineError};
+use fairlead_topology::{CpuMask, Machine};
+
+use crate::machine::Distrust;
 
 /// Reason of the condition where the machine itself cannot be relied on.
 pub const MACHINE_REJECTED: &str = "MachineRejected";
@@ -19,12 +21,12 @@ pub struct Judgement {
     pub consistent: Wanted,
 }
 
-/// Judges the reservations. A machine that is contradictory makes the condition Unknown: nothing was shown to be wrong
+/// Judges the reservations. A machine that is not relied on makes the condition Unknown: nothing was shown to be wrong
 /// with the reservations, and nothing right.
 #[must_use]
-pub fn judge(machine: &Result<Machine, MachineError>, spec: &NodePlacementSpec) -> Judgement {
+pub fn judge(machine: &Result<Machine, Distrust>, spec: &NodePlacementSpec) -> Judgement {
     let (status, reason, message) = match machine {
-        Err(error) => (None, MACHINE_REJECTED, format!("the machine's own description is contradictory: {error}")),
+        Err(distrust) => (None, MACHINE_REJECTED, distrust.to_string()),
         Ok(machine) => match held(machine, spec) {
             Ok(_) => (
                 Some(true),
@@ -97,6 +99,7 @@ fn fault_reason(fault: &ReservationFault) -> &'static str {
 mod tests {
     use super::*;
     use fairlead_crds::node_placement::{ReservedContainer, ReservedMemory};
+    use fairlead_crds::node_topology::Disagreement;
     use fairlead_topology::{CoreDescription, MachineDescription, NumaDescription, PackageDescription};
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use k8s_openapi::jiff::Timestamp;
@@ -124,7 +127,7 @@ mod tests {
     }
 
     fn of(reservations: Vec<Wire>) -> Judgement {
-        judge(&Machine::new(&description()), &NodePlacementSpec { reservations })
+        judge(&Machine::new(&description()).map_err(Distrust::Contradiction), &NodePlacementSpec { reservations })
     }
 
     #[test]
@@ -154,12 +157,18 @@ mod tests {
     }
 
     #[test]
-    fn a_contradictory_machine_makes_it_unknown() {
+    fn a_machine_not_relied_on_makes_it_unknown() {
         let mut description = description();
         description.packages.clear();
-        let reservations = vec![reservation("a", "0,4")];
-        let judgement = judge(&Machine::new(&description), &NodePlacementSpec { reservations });
-        assert_eq!((judgement.consistent.status, judgement.consistent.reason.as_str()), (None, MACHINE_REJECTED));
-        assert_eq!((judgement.pods, judgement.reserved_cpus), (1, 2));
+        let contradictory = Machine::new(&description).map_err(Distrust::Contradiction);
+        let first = Disagreement { field: "cores".into(), hwloc: "given".into(), sysfs: "no cores given".into() };
+        for machine in [contradictory, Err(Distrust::Disagreement { count: 1, first })] {
+            let reservations = vec![reservation("a", "0,4")];
+            let judgement = judge(&machine, &NodePlacementSpec { reservations });
+            let consistent = judgement.consistent;
+            assert_eq!((consistent.status, consistent.reason.as_str()), (None, MACHINE_REJECTED));
+            assert_eq!(consistent.message, machine.unwrap_err().to_string());
+            assert_eq!((judgement.pods, judgement.reserved_cpus), (1, 2));
+        }
     }
 }

@@ -3,8 +3,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use fairlead_crds::NodeTopologySpec;
+use fairlead_crds::node_topology::Disagreement;
 use fairlead_discovery::{CrossCheck, DiscoveryError, Gap, HwlocSource, SysfsSource, TopologySource};
-use fairlead_topology::MachineDescription;
+use fairlead_topology::{Machine, MachineDescription, MachineError as Contradiction};
 
 use crate::spec::{live_spec, synthetic_spec};
 
@@ -29,8 +30,39 @@ pub struct Reading {
     pub spec: NodeTopologySpec,
     /// As it was read, unchecked.
     pub description: MachineDescription,
-    /// What a source could not tell, and what was assumed for it.
+    /// What a source could not tell, and what was assumed for it; of a live machine that was not compared.
     pub gaps: Vec<Gap>,
+}
+
+/// Why a machine that was read is not relied on. The extender refuses it for the same reasons.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Distrust {
+    /// Its parts contradict each other.
+    #[error("the machine's own description is contradictory: {0}")]
+    Contradiction(Contradiction),
+    /// hwloc and sysfs tell different things, or one of them does not tell.
+    #[error("hwloc and sysfs differ on {count} fact(s), first {}: hwloc {:?}, sysfs {:?}", first.field, first.hwloc, first.sysfs)]
+    Disagreement {
+        /// How many facts, as published.
+        count: usize,
+        /// The first of them.
+        first: Disagreement,
+    },
+}
+
+impl Reading {
+    /// The machine, if it can be relied on.
+    ///
+    /// # Errors
+    /// [`Distrust`]; then it is published all the same.
+    pub fn machine(&self) -> Result<Machine, Distrust> {
+        let machine = Machine::new(&self.description).map_err(Distrust::Contradiction)?;
+        let disagreements = &self.spec.disagreements;
+        match disagreements.first() {
+            None => Ok(machine),
+            Some(first) => Err(Distrust::Disagreement { count: disagreements.len(), first: first.clone() }),
+        }
+    }
 }
 
 /// Why there is no reading.
@@ -81,7 +113,7 @@ impl MachineReader {
                 let sysfs = describe("sysfs", &SysfsSource::new(&self.sysfs_root))?;
                 let check = CrossCheck::of(&hwloc, &sysfs);
                 let spec = live_spec(&hwloc.description, &check.disagreements);
-                Ok(Reading { spec, description: hwloc.description, gaps: hwloc.gaps })
+                Ok(Reading { spec, description: hwloc.description, gaps: check.skipped })
             }
         }
     }

@@ -52,7 +52,8 @@ pub struct NodeTopologySpec {
     #[schemars(length(min = 1, max = 8192))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
     pub cores: Vec<CpuGroup>,
-    /// Where hwloc and sysfs tell different things: a node with an entry here is not trusted with exclusive CPUs.
+    /// Where hwloc and sysfs tell different things, or one of them cannot tell the cores or NUMA nodes at all: a node
+    /// with an entry here is not trusted with exclusive CPUs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub disagreements: Vec<Disagreement>,
@@ -131,7 +132,7 @@ pub struct L3Cache {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Disagreement {
-    /// Which fact, for example `numaNodes[1].cpus`.
+    /// Which fact, for example `numaNodes[id=1].cpus`.
     #[schemars(length(max = 256))]
     pub field: String,
     /// What hwloc says.

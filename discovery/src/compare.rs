@@ -10,6 +10,9 @@ use crate::{Discovered, Gap};
 /// What is written for a value one side does not have.
 const ABSENT: &str = "absent";
 
+/// What is written for the side that did tell, where the other did not.
+const GIVEN: &str = "given";
+
 /// One fact on which the two sources differ.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Disagreement {
@@ -24,25 +27,36 @@ pub struct Disagreement {
 /// The comparison of two discoveries, with what it could not compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CrossCheck {
-    /// Where the two differ.
+    /// Where the two differ, and where cores or NUMA nodes could not be compared.
     pub disagreements: Vec<Disagreement>,
     /// Facts that one side did not give, so that an assumption would have been compared with a fact: not compared.
     pub skipped: Vec<Gap>,
 }
 
 impl CrossCheck {
-    /// Compares what both sides really know.
+    /// Compares what both sides really know. Cores or NUMA nodes that a side could not tell are a disagreement of their
+    /// own, and the first: exclusive CPUs rest on them, and nothing confirms what was assumed.
     #[must_use]
     pub fn of(hwloc: &Discovered, sysfs: &Discovered) -> Self {
         let mut skipped: Vec<Gap> = hwloc.gaps.iter().chain(&sysfs.gaps).copied().collect();
         skipped.sort_unstable();
         skipped.dedup();
-        let disagreements = cross_check(&hwloc.description, &sysfs.description)
-            .into_iter()
-            .filter(|found| !skipped.iter().any(|gap| touches(*gap, &found.field)))
-            .collect();
+        let mut disagreements: Vec<Disagreement> =
+            skipped.iter().filter_map(|gap| unconfirmed(*gap, hwloc, sysfs)).collect();
+        let differ = cross_check(&hwloc.description, &sysfs.description).into_iter();
+        disagreements.extend(differ.filter(|found| !skipped.iter().any(|gap| touches(*gap, &found.field))));
         Self { disagreements, skipped }
     }
+}
+
+fn unconfirmed(gap: Gap, hwloc: &Discovered, sysfs: &Discovered) -> Option<Disagreement> {
+    let field = match gap {
+        Gap::Cores => "cores",
+        Gap::NumaNodes => "numaNodes",
+        Gap::Packages | Gap::PackageIds | Gap::Memory | Gap::Distances => return None,
+    };
+    let text = |side: &Discovered| if side.gaps.contains(&gap) { gap.to_string() } else { GIVEN.to_owned() };
+    Some(Disagreement { field: field.to_owned(), hwloc: text(hwloc), sysfs: text(sysfs) })
 }
 
 fn touches(gap: Gap, field: &str) -> bool {

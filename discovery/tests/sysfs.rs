@@ -147,6 +147,41 @@ fn an_assumption_is_not_compared_with_a_fact() {
     let sysfs = read(folder.path()).unwrap();
     assert!(!cross_check(&hwloc.description, &sysfs.description).is_empty());
     let check = CrossCheck::of(&hwloc, &sysfs);
-    assert_eq!(check.disagreements, []);
     assert_eq!(check.skipped, [Gap::NumaNodes, Gap::Memory]);
+    // But it is no confirmation either.
+    let found: Vec<_> = check.disagreements.iter().map(|d| (d.field.as_str(), d.hwloc.as_str())).collect();
+    assert_eq!(found, [("numaNodes", "given")]);
+    assert!(check.disagreements[0].sysfs.contains("no NUMA nodes given"), "{check:?}");
+}
+
+#[test]
+fn cores_that_a_side_only_assumes_are_a_disagreement() {
+    let folder = two_packages();
+    let told = read(folder.path()).unwrap();
+    // One CPU's file is enough.
+    fs::remove_file(folder.path().join("devices/system/cpu/cpu1/topology/thread_siblings_list")).unwrap();
+    let assumed = read(folder.path()).unwrap();
+    for (hwloc, sysfs) in [(&told, &assumed), (&assumed, &told), (&assumed, &assumed)] {
+        let check = CrossCheck::of(hwloc, sysfs);
+        assert_eq!(check.skipped, [Gap::Cores]);
+        assert_eq!(check.disagreements.len(), 1, "{check:?}");
+        let found = &check.disagreements[0];
+        let text =
+            |side: &Discovered| if side == &told { "given" } else { "no cores given: every CPU taken as one core" };
+        assert_eq!(
+            (found.field.as_str(), found.hwloc.as_str(), found.sysfs.as_str()),
+            ("cores", text(hwloc), text(sysfs))
+        );
+    }
+}
+
+#[test]
+fn what_exclusive_cpus_do_not_rest_on_may_be_missing() {
+    let folder = two_packages();
+    let hwloc = read(folder.path()).unwrap();
+    for file in ["node/node0/meminfo", "node/node0/distance", "node/node2/distance", "node/node5/distance"] {
+        fs::remove_file(folder.path().join("devices/system").join(file)).unwrap();
+    }
+    let check = CrossCheck::of(&hwloc, &read(folder.path()).unwrap());
+    assert_eq!((check.disagreements, check.skipped), (vec![], vec![Gap::Memory, Gap::Distances]));
 }
