@@ -181,4 +181,41 @@ mod tests {
         assert_eq!(reading.spec.source, Source::Hwloc);
         assert!(!reading.spec.cores.is_empty());
     }
+
+    /// Wherever the test runs, no machine is this one: no NUMA node has 1 KiB, and CPU 0 is said to be alone.
+    fn lying_sysfs() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (name, text) in [
+            ("cpu/online", "0"),
+            ("cpu/cpu0/topology/physical_package_id", "0"),
+            ("cpu/cpu0/topology/core_cpus_list", "0"),
+            ("node/online", "0"),
+            ("node/node0/cpulist", "0"),
+            ("node/node0/distance", "10"),
+            ("node/node0/meminfo", "Node 0 MemTotal: 1 kB"),
+        ] {
+            let path = root.path().join("devices/system").join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn what_sysfs_tells_differently_is_published_and_distrusted() {
+        let (empty, sysfs) = (tempfile::tempdir().unwrap(), lying_sysfs());
+        let live = MachineReader { sysfs_root: sysfs.path().to_owned(), ..reader(empty.path()) };
+        let reading = live.read().unwrap();
+        let memory = reading.spec.disagreements.iter().find(|found| found.field == "numaNodes[id=0].memoryBytes");
+        assert_eq!(memory.map(|found| found.sysfs.as_str()), Some("1024"), "{:?}", reading.spec.disagreements);
+        assert!(matches!(reading.machine(), Err(Distrust::Disagreement { count, .. }) if count > 0));
+
+        // Not told at all is no better: nothing confirms which threads are one core.
+        std::fs::remove_dir_all(sysfs.path().join("devices/system/cpu/cpu0/topology")).unwrap();
+        let reading = live.read().unwrap();
+        assert_eq!(reading.spec.disagreements[0].field, "cores");
+        assert_eq!(reading.gaps, [Gap::Packages, Gap::Cores]);
+        let Err(Distrust::Disagreement { first, .. }) = reading.machine() else { unreachable!() };
+        assert_eq!(first, reading.spec.disagreements[0]);
+    }
 }
