@@ -2,13 +2,14 @@
 use fairlead_cluster::Change;
 use fairlead_crds::{NodeTopology, TenantQuota, WorkerPool};
 use fairlead_runtime::pump::{self, PumpMetrics};
-use fairlead_runtime::{DeserializeGuard, PumpConfig, Readiness, WatchEvent};
+use fairlead_runtime::seed;
+use fairlead_runtime::{DeserializeGuard, LeaseState, PumpConfig, Readiness, WatchEvent};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,50 @@ pub enum News {
     Autoscaler(WatchEvent<HorizontalPodAutoscaler>),
 }
 
+/// News and the term of the lease in which the list behind it began: what is older than the term that lasts shows a
+/// cluster that may have gone on without us.
+#[derive(Debug)]
+pub struct Dated {
+    /// Term; 0 before the first.
+    pub term: u64,
+    /// What happened.
+    pub news: News,
+}
+
+impl News {
+    /// The kind of object, if this is all of it after a list.
+    #[must_use]
+    pub fn listed(&self) -> Option<Kind> {
+        let (kind, listed) = match self {
+            Self::Node(event) => (Kind::Node, is_reset(event)),
+            Self::Pod(event) => (Kind::Pod, is_reset(event)),
+            Self::Namespace(event) => (Kind::Namespace, is_reset(event)),
+            Self::Quota(event) => (Kind::Quota, is_reset(event)),
+            Self::Topology(event) => (Kind::Topology, is_reset(event)),
+            Self::Pool(event) => (Kind::Pool, is_reset(event)),
+            Self::Autoscaler(event) => (Kind::Autoscaler, is_reset(event)),
+        };
+        listed.then_some(kind)
+    }
+}
+
+fn is_reset<K>(event: &WatchEvent<K>) -> bool {
+    matches!(event, WatchEvent::Reset(_))
+}
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Kind {
+    Node,
+    Pod,
+    Namespace,
+    Quota,
+    Topology,
+    Pool,
+    Autoscaler,
+}
+
 /// The model's form of a watch event.
 pub fn change<K>(event: WatchEvent<K>) -> Change<K> {
     match event {
@@ -49,7 +94,8 @@ struct Watches<'a> {
     readiness: &'a Readiness,
     metrics: &'a PumpMetrics,
     seed: u64,
-    sender: mpsc::Sender<News>,
+    sender: mpsc::Sender<Dated>,
+    lease: watch::Receiver<LeaseState>,
     shutdown: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -60,9 +106,10 @@ impl Watches<'_> {
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
     {
         let api: Api<DeserializeGuard<K>> = Api::all(self.client.clone());
-        let config = PumpConfig::new(source, self.seed).metrics(self.metrics);
+        let config = PumpConfig::new(source, self.seed).metrics(self.metrics).lease(self.lease.clone());
         let ready = self.readiness.register(format!("watch {source}"));
-        self.tasks.push(pump::spawn(api, config, ready, self.sender.clone(), wrap, self.shutdown.clone()));
+        let wrap = move |event, term| Dated { term, news: wrap(event) };
+        self.tasks.push(pump::spawn_dated(api, config, ready, self.sender.clone(), wrap, self.shutdown.clone()));
     }
 }
 
@@ -72,12 +119,12 @@ pub fn watch_all(
     client: &Client,
     readiness: &Readiness,
     metrics: &PumpMetrics,
-    seed: u64,
+    lease: watch::Receiver<LeaseState>,
     shutdown: &CancellationToken,
-) -> (mpsc::Receiver<News>, Vec<JoinHandle<()>>) {
+) -> (mpsc::Receiver<Dated>, Vec<JoinHandle<()>>) {
     let (sender, receiver) = mpsc::channel(CHANNEL);
-    let shutdown = shutdown.clone();
-    let mut watches = Watches { client, readiness, metrics, seed, sender, shutdown, tasks: Vec::new() };
+    let (seed, shutdown) = (seed::fresh(), shutdown.clone());
+    let mut watches = Watches { client, readiness, metrics, seed, sender, lease, shutdown, tasks: Vec::new() };
     watches.start("nodes", News::Node);
     watches.start("pods", News::Pod);
     watches.start("namespaces", News::Namespace);

@@ -119,7 +119,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), RunError> {
     );
 
     let mut crew = Crew::new();
-    let (news, watches) = news::watch_all(&client, &readiness, &pumps, seed::fresh(), &token);
+    let (news, watches) = news::watch_all(&client, &readiness, &pumps, lease.watch(), &token);
     for watch in watches {
         crew.take_on("watch", watch);
     }

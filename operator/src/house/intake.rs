@@ -2,7 +2,7 @@
 use super::{Answer, House};
 use crate::book::PodNote;
 use crate::clock::now_ms;
-use crate::news::{News, change};
+use crate::news::{Dated, Kind, News, change};
 use crate::release::errand::{Errand, Place, ledger_intents};
 use fairlead_cluster::{Change, Event as ModelEvent};
 use fairlead_fairshare::protocol::{Event, Request, Standing, Uid};
@@ -12,8 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::task::JoinError;
 
 impl House {
-    pub(super) fn take(&mut self, news: News) {
+    pub(super) fn take(&mut self, Dated { term, news }: Dated) {
         self.dirty = true;
+        if let Some(kind) = news.listed() {
+            self.listed.insert(kind, term);
+        }
         match news {
             News::Node(event) => self.model.apply(ModelEvent::Nodes(change(event))),
             News::Pod(event) => self.take_pods(event),
@@ -32,6 +35,12 @@ impl House {
             News::Pool(event) => self.objects.pool(event),
             News::Autoscaler(event) => self.objects.autoscaler(event),
         }
+    }
+
+    /// What is known of these kinds was listed in this term. A lease that lapsed and was won again says that others may
+    /// have acted since, and a watch may take seconds to notice that it is blind.
+    pub(super) fn saw(&self, kinds: &[Kind]) -> bool {
+        kinds.iter().all(|kind| self.listed.get(kind).is_some_and(|term| *term >= self.term))
     }
 
     fn take_pods(&mut self, event: WatchEvent<Pod>) {
@@ -100,8 +109,8 @@ impl House {
                 }
                 self.tell(&report.tenant, &report.event);
             }
-            Ok(Answer::Told(uid, view)) => {
-                self.telling.answered(&uid, view.map(|view| view.version), now_ms());
+            Ok(Answer::Told(uid, written, view)) => {
+                self.telling.answered(&uid, written, now_ms());
                 // The release that may follow needs the version of now, and not only when the watch brings it.
                 let namespace = self.book.get(&uid).map(|note| note.namespace.clone());
                 let tenant = namespace.and_then(|namespace| self.claims.get(&namespace).cloned());
@@ -129,14 +138,11 @@ impl House {
             return;
         }
         self.dirty = true;
-        let began = leading && (!self.leading || term != self.term);
         (self.leading, self.term) = (leading, term);
         let tenants: Vec<String> = self.desks.keys().cloned().collect();
+        // The pass that first sees the cluster in this term tells them to lead.
         for tenant in tenants {
             self.tell(&tenant, &Event::StepDown);
-            if began {
-                self.tell(&tenant, &Event::Lead);
-            }
         }
     }
 
@@ -149,7 +155,7 @@ impl House {
 
     pub(super) fn restart(&mut self, tenant: &str) {
         self.tell(tenant, &Event::StepDown);
-        if self.leading {
+        if self.leading && self.sighted() {
             self.tell(tenant, &Event::Lead);
         }
     }

@@ -14,17 +14,17 @@ pub use intake::no_placements;
 
 use crate::book::PodBook;
 use crate::metrics::OperatorMetrics;
-use crate::news::News;
+use crate::news::{Dated, Kind};
 use crate::objects::Objects;
 use crate::release::carry::Courier;
-use crate::release::conditions::Telling;
+use crate::release::conditions::{Telling, Written};
 use crate::release::desk::Desk;
 use crate::release::errand::{Errand, Report};
 use crate::release::refusals::Refusals;
 use crate::view::View;
 use fairlead_cluster::Model;
 use fairlead_fairshare::Turns;
-use fairlead_fairshare::protocol::{Uid, Version};
+use fairlead_fairshare::protocol::{PodView, Uid, Version};
 use fairlead_runtime::{LeaseState, Pulse};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,8 +54,8 @@ pub type DumpRequest = oneshot::Sender<Value>;
 #[derive(Debug)]
 enum Answer {
     Protocol(Report),
-    /// A condition was written (the pod's new view), or refused.
-    Told(Uid, Option<fairlead_fairshare::protocol::PodView>),
+    /// A condition was written (the pod's new view), or not.
+    Told(Uid, Written, Option<PodView>),
     /// A pod that came past the gate was stamped, or not.
     Stamped(Uid, bool),
 }
@@ -63,7 +63,7 @@ enum Answer {
 /// What the house is given.
 pub struct Inputs {
     /// From the watches.
-    pub news: mpsc::Receiver<News>,
+    pub news: mpsc::Receiver<Dated>,
     /// Who leads.
     pub lease: watch::Receiver<LeaseState>,
     /// Who asks for a dump.
@@ -89,6 +89,8 @@ pub struct House {
     stamp_refused: BTreeMap<Uid, Version>,
     leading: bool,
     term: u64,
+    /// In which term each kind was last listed.
+    listed: BTreeMap<Kind, u64>,
     window_percent: u32,
     courier: Courier,
     metrics: OperatorMetrics,
@@ -125,6 +127,7 @@ impl House {
             stamp_refused: BTreeMap::new(),
             leading: false,
             term: 0,
+            listed: BTreeMap::new(),
             window_percent,
             courier,
             metrics,

@@ -1,12 +1,14 @@
 //! One pass: snapshot, desks in step with the tenants, plan, wants, conditions, and the view for everybody else.
 use super::{Answer, House};
-use crate::book::Told;
+use crate::book::{PodNote, Told};
 use crate::clock::now_ms;
 use crate::metrics::Stage;
-use crate::release::conditions::ToTell;
+use crate::news::Kind;
+use crate::release::conditions::{ToTell, Written};
 use crate::release::desk::Desk;
 use crate::release::errand::Place;
 use crate::release::input::{self, Known, Table};
+use crate::release::is_away;
 use crate::release::patch::{self, LedgerOwner};
 use crate::view::{TenantFacts, View};
 use fairlead_cluster::Snapshot;
@@ -29,23 +31,24 @@ impl House {
         self.dirty = false;
         self.passed_at = Instant::now();
         let snapshot = self.model.snapshot();
-        self.staff(&snapshot);
+        let synced = self.sighted();
+        self.staff(&snapshot, synced);
         let lanes = self.courier.lanes();
         let at = Known { book: &self.book, refusals: &self.refusals, lanes, now_ms: now_ms() };
         let Table { input, most, mut facts } = input::of(&snapshot, &mut self.desks, at, self.window_percent);
-        let mut plan = if self.leading && snapshot.synced {
+        let mut plan = if self.leading && synced {
             let _timer = self.metrics.stage(Stage::Plan);
             plan_within(&input, &most)
         } else {
             ReleasePlan::default()
         };
-        if self.leading && snapshot.synced {
+        if self.leading && synced {
             plan.waiting.extend(input::held_up(&self.desks, &self.claims, at));
         }
         input::complete(&mut facts, &input, &plan);
         self.want(&plan, &mut facts);
         self.cancel(&facts);
-        if self.leading && snapshot.synced && self.told_at.elapsed() >= TELL_EVERY {
+        if self.leading && synced && self.told_at.elapsed() >= TELL_EVERY {
             self.told_at = Instant::now();
             self.tell_pods(&snapshot, &plan);
             self.stamp(&facts);
@@ -53,7 +56,7 @@ impl House {
         let view = View {
             leading: self.leading,
             term: self.term,
-            synced: snapshot.synced,
+            synced: synced && self.saw(&[Kind::Pool, Kind::Autoscaler]),
             snapshot,
             total: input.total,
             tenants: facts,
@@ -64,9 +67,15 @@ impl House {
         self.view.send_replace(Arc::new(view));
     }
 
+    /// All that releases depend on was listed, and in this term.
+    pub(super) fn sighted(&mut self) -> bool {
+        let kinds = [Kind::Node, Kind::Pod, Kind::Namespace, Kind::Quota, Kind::Topology];
+        self.model.snapshot().synced && self.saw(&kinds)
+    }
+
     /// A desk for each tenant, and none for those that are gone. A tenant whose namespaces changed starts over: its list
     /// must cover exactly the namespaces that it has now.
-    fn staff(&mut self, snapshot: &Snapshot) {
+    fn staff(&mut self, snapshot: &Snapshot, synced: bool) {
         let mut claims = BTreeMap::new();
         let mut anew = Vec::new();
         for (name, tenant) in &snapshot.tenants {
@@ -100,11 +109,11 @@ impl House {
                     self.desks.insert(name.clone(), desk);
                 }
             }
-            if snapshot.synced {
+            if synced {
                 self.restart(&name);
             }
         }
-        if snapshot.synced && self.leading {
+        if synced && self.leading {
             let idle: Vec<String> = self
                 .desks
                 .iter()
@@ -186,7 +195,7 @@ impl House {
         let releasing = self.desks.values().any(|desk| desk.state().in_flight() > desk.state().stuck().count());
         let most = if releasing { TELLING_BESIDE_RELEASE } else { TELLING };
         let (desks, claims) = (&self.desks, &self.claims);
-        let in_release = |note: &crate::book::PodNote| {
+        let in_release = |note: &PodNote| {
             let desk = claims.get(&note.namespace).and_then(|tenant| desks.get(tenant));
             let Some(state) = desk.map(Desk::state).filter(|_| note.view.standing == Standing::Gated) else {
                 return false;
@@ -213,12 +222,16 @@ impl House {
             let place = Place { namespace, name };
             let manager = keys::manager::POD_CONDITION;
             match courier.patch("write the condition of Pod", &place, manager, &body, true).await {
-                Ok(pod) => Answer::Told(uid, crate::book::PodNote::of(&pod).ok().map(|note| note.view)),
+                Ok(pod) => match PodNote::of(&pod) {
+                    Ok(note) => Answer::Told(uid, Written::Done(note.view.version), Some(note.view)),
+                    Err(_) => Answer::Told(uid, Written::Refused, None),
+                },
                 Err(error) => {
                     if !error.is_not_found() {
                         tracing::warn!(error = %error.chain(), "A pod was not told why it waits");
                     }
-                    Answer::Told(uid, None)
+                    let written = if is_away(&error) { Written::Away } else { Written::Refused };
+                    Answer::Told(uid, written, None)
                 }
             }
         });

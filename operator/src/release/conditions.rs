@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 /// A reason is told when it has stood this long: most pods are released before.
 pub const SETTLED_MS: u64 = 1_000;
-/// Pause after a write that was refused.
-const REFUSED_PAUSE_MS: u64 = 10_000;
+/// Pauses after writes that were refused double from here.
+const PAUSE_MS: u64 = 1_000;
+const PAUSE_MAX_MS: u64 = 30_000;
 
 /// Reason and message of a pod that was told to wait, and then released.
 pub const RELEASED_REASON: &str = "Released";
@@ -30,7 +31,18 @@ pub struct ToTell {
 enum Write {
     UnderWay,
     Done(Version),
-    Refused { at_ms: u64 },
+    Refused { until_ms: u64, pause_ms: u64 },
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The pod has this version now.
+    Done(Version),
+    /// Refused, or not answered by a server that is there.
+    Refused,
+    /// The server could not be reached: nothing is known against the pod.
+    Away,
 }
 
 /// What was told, and what is about to be.
@@ -38,6 +50,8 @@ enum Write {
 pub struct Telling {
     since: BTreeMap<Uid, (Told, u64)>,
     writes: BTreeMap<Uid, Write>,
+    /// The last pause of pods whose write was refused.
+    pauses: BTreeMap<Uid, u64>,
 }
 
 impl Telling {
@@ -81,9 +95,21 @@ impl Telling {
         chosen
     }
 
-    /// The pod's version after the write, or `None` when it was refused.
-    pub fn answered(&mut self, uid: &Uid, version: Option<Version>, now_ms: u64) {
-        let write = version.map_or(Write::Refused { at_ms: now_ms }, Write::Done);
+    /// A write ended.
+    pub fn answered(&mut self, uid: &Uid, written: Written, now_ms: u64) {
+        let refused = |pause_ms| Write::Refused { until_ms: now_ms.saturating_add(pause_ms), pause_ms };
+        let write = match written {
+            Written::Done(version) => {
+                self.pauses.remove(uid);
+                Write::Done(version)
+            }
+            Written::Away => refused(PAUSE_MS),
+            Written::Refused => {
+                let last = self.pauses.get(uid).map_or(PAUSE_MS, |last| (last * 2).min(PAUSE_MAX_MS));
+                self.pauses.insert(uid.clone(), last);
+                refused(last)
+            }
+        };
         self.writes.insert(uid.clone(), write);
     }
 
@@ -121,7 +147,8 @@ impl Telling {
             None => true,
             Some(Write::UnderWay) => false,
             Some(Write::Done(version)) => note.view.version >= *version,
-            Some(Write::Refused { at_ms }) => now_ms.saturating_sub(*at_ms) >= REFUSED_PAUSE_MS,
+            // A clock that was set back does not prolong the pause.
+            Some(Write::Refused { until_ms, pause_ms }) => !(1..=*pause_ms).contains(&until_ms.saturating_sub(now_ms)),
         }
     }
 
@@ -132,6 +159,7 @@ impl Telling {
             Write::Done(version) => book.get(uid).is_some_and(|note| note.view.version < *version),
             Write::Refused { .. } => book.get(uid).is_some(),
         });
+        self.pauses.retain(|uid, _| book.get(uid).is_some());
     }
 }
 
@@ -164,7 +192,7 @@ mod tests {
         assert!(choose(&mut telling, 900, &book_1, "A").is_empty());
         assert_eq!(choose(&mut telling, 1_000, &book_1, "A").len(), 1);
         assert!(telling.is_writing("uid-p"));
-        telling.answered(&"uid-p".into(), Some(5), 1_010);
+        telling.answered(&"uid-p".into(), Written::Done(5), 1_010);
         // The watch has not shown it yet: not a second time.
         assert!(choose(&mut telling, 5_000, &book_1, "A").is_empty());
         let book_5 = book(5, true, Some(verdict("A")));
@@ -194,12 +222,18 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_write_is_repeated_after_a_pause() {
-        let mut telling = Telling::default();
+    fn a_refused_write_is_repeated_after_pauses_that_grow_and_soon_after_an_outage() {
         let released = book(2, false, Some(verdict("A")));
-        assert_eq!(telling.choose(0, &released, &BTreeMap::new(), |_| false, 1).len(), 1);
-        telling.answered(&"uid-p".into(), None, 0);
-        assert!(telling.choose(9_999, &released, &BTreeMap::new(), |_| false, 1).is_empty());
-        assert_eq!(telling.choose(10_000, &released, &BTreeMap::new(), |_| false, 1).len(), 1);
+        let pauses = |written: Written, pauses_ms: [u64; 6]| {
+            let (mut telling, mut now_ms) = (Telling::default(), 0);
+            for pause_ms in pauses_ms {
+                assert_eq!(telling.choose(now_ms, &released, &BTreeMap::new(), |_| false, 1).len(), 1);
+                telling.answered(&"uid-p".into(), written, now_ms);
+                now_ms += pause_ms;
+                assert!(telling.choose(now_ms - 1, &released, &BTreeMap::new(), |_| false, 1).is_empty());
+            }
+        };
+        pauses(Written::Refused, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000]);
+        pauses(Written::Away, [1_000; 6]);
     }
 }

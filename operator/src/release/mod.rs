@@ -24,6 +24,12 @@ pub fn failure_of(error: &ApiError) -> Failure {
     }
 }
 
+/// The server could not be reached, or broke off: an outage, and nothing that is about the object.
+#[must_use]
+pub fn is_away(error: &ApiError) -> bool {
+    matches!(error, ApiError::Failed { .. }) && error.code().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

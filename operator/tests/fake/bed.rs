@@ -5,7 +5,7 @@ use super::{Seen, courier, pod, refusal, server};
 use fairlead_cluster::Model;
 use fairlead_operator::house::{House, Inputs, SILENCE, no_placements};
 use fairlead_operator::metrics::OperatorMetrics;
-use fairlead_operator::news::News;
+use fairlead_operator::news::{Dated, News};
 use fairlead_operator::view::View;
 use fairlead_runtime::{Heartbeat, LeaseState, Metrics, WatchEvent};
 use http::Method;
@@ -151,7 +151,9 @@ pub fn quota(name: &str, namespaces: &[&str], hard: u32) -> Value {
 pub struct Bed {
     pub world: Arc<Mutex<World>>,
     pub view: watch::Receiver<Arc<View>>,
-    pub news: mpsc::Sender<News>,
+    pub news: mpsc::Sender<Dated>,
+    /// Term in which the lists of now began.
+    pub term: u64,
     pub lease: watch::Sender<LeaseState>,
     pub stop: CancellationToken,
     pub house: tokio::task::JoinHandle<()>,
@@ -180,7 +182,7 @@ pub async fn house_in(world: &Arc<Mutex<World>>, quotas: &[Value]) -> Bed {
     let stop = CancellationToken::new();
     let inputs = Inputs { news: received, lease: lease.subscribe(), dumps, pulse };
     let house = tokio::spawn(house.run(inputs, stop.clone()));
-    let bed = Bed { world: world.clone(), view, news, lease, stop, house, _dumps: dump_sender };
+    let bed = Bed { world: world.clone(), view, news, term: 1, lease, stop, house, _dumps: dump_sender };
     bed.list(quotas).await;
     bed
 }
@@ -199,7 +201,7 @@ impl Bed {
             News::Quota(WatchEvent::Reset(quotas)),
         ];
         for event in lists {
-            self.news.send(event).await.unwrap();
+            self.send(event).await;
         }
         self.list_pods().await;
     }
@@ -209,7 +211,18 @@ impl Bed {
             let world = self.world.lock().unwrap();
             world.pods.values().map(|pod| serde_json::from_value(pod.clone()).unwrap()).collect()
         };
-        self.news.send(News::Pod(WatchEvent::Reset(listed))).await.unwrap();
+        self.send(News::Pod(WatchEvent::Reset(listed))).await;
+    }
+
+    pub async fn send(&self, news: News) {
+        self.news.send(Dated { term: self.term, news }).await.unwrap();
+    }
+
+    /// The lease is lost, and won again in the next term.
+    pub fn lead_again(&mut self) {
+        self.term += 1;
+        let until = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
+        self.lease.send_replace(LeaseState { leading: true, term: self.term, until });
     }
 
     pub fn lead(&self) {
@@ -243,6 +256,6 @@ impl Bed {
     /// What the watch would bring.
     pub async fn show(&self, key: &str) {
         let pod = self.world.lock().unwrap().pods[key].clone();
-        self.news.send(News::Pod(WatchEvent::Apply(serde_json::from_value(pod).unwrap()))).await.unwrap();
+        self.send(News::Pod(WatchEvent::Apply(serde_json::from_value(pod).unwrap()))).await;
     }
 }

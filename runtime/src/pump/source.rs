@@ -4,6 +4,7 @@ use super::fold::{Fold, Folded};
 use super::{PumpConfig, SourceLabel, StageLabel, WATCH_TIMEOUT_MAX, WatchEvent, WatchStage};
 use crate::api::told;
 use crate::backoff::Backoff;
+use crate::lease::LeaseState;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use kube::core::DeserializeGuard;
@@ -12,10 +13,11 @@ use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use std::fmt::Debug;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// A page of a list that takes longer is given up, and the list begins again.
-const LIST_STALL: Duration = Duration::from_secs(30);
+const LIST_STALL: Duration = Duration::from_secs(15);
 /// Errors further apart than this are separate troubles: the pauses start again from the floor.
 const QUIET: Duration = Duration::from_secs(60);
 /// After so many refusals in a row to resume a watch the source lists anew: the resource version may be one that the
@@ -43,6 +45,8 @@ pub(super) struct Source<K: 'static> {
     failed_at: Option<Instant>,
     refusals: u32,
     gone: bool,
+    /// Term of the lease in which the last list began.
+    term: u64,
 }
 
 impl<K> Source<K>
@@ -57,6 +61,7 @@ where
             failed_at: None,
             refusals: 0,
             gone: false,
+            term: 0,
             api,
             config,
         }
@@ -65,7 +70,16 @@ where
     /// The next event; waits through every trouble.
     pub(super) async fn next(&mut self) -> WatchEvent<K> {
         loop {
-            let Some(result) = self.poll().await else {
+            let polled = tokio::select! {
+                biased;
+                term = begun(self.config.lease.clone(), self.term) => {
+                    self.term = term;
+                    self.reopen();
+                    continue;
+                }
+                polled = self.poll() => polled,
+            };
+            let Some(result) = polled else {
                 let text = format!("no page within {} s", LIST_STALL.as_secs());
                 self.failed(Trouble { stage: WatchStage::List, anew: true, gone: false }, &text).await;
                 continue;
@@ -82,6 +96,18 @@ where
                 }
             }
         }
+    }
+
+    /// Term of the lease in which the last list began; 0 before the first.
+    pub(super) fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Starts over with a list.
+    fn reopen(&mut self) {
+        self.events = open(&self.api, &self.config);
+        self.fold = Fold::default();
+        self.refusals = 0;
     }
 
     /// `None`: a list stalled. An open watch needs no limit here: the watcher and the client bound its silence.
@@ -153,9 +179,7 @@ where
         let label = StageLabel { source: self.config.source, stage };
         self.config.metrics.errors.get_or_create(&label).inc();
         if anew {
-            self.events = open(&self.api, &self.config);
-            self.fold = Fold::default();
-            self.refusals = 0;
+            self.reopen();
         }
         let quiet = self.failed_at.is_some_and(|at| at.elapsed() > QUIET);
         // A server that says "gone" is back: list soon, but the second time in a row no sooner than after any error.
@@ -175,6 +199,16 @@ where
         );
         tokio::time::sleep(pause).await;
     }
+}
+
+/// Waits until this process begins a later term than `known`.
+async fn begun(lease: Option<watch::Receiver<LeaseState>>, known: u64) -> u64 {
+    if let Some(mut lease) = lease
+        && let Ok(state) = lease.wait_for(|state| state.leading && state.term > known).await
+    {
+        return state.term;
+    }
+    std::future::pending().await
 }
 
 fn reason(error: &watcher::Error) -> String {
