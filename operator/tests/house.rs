@@ -98,3 +98,17 @@ async fn a_lease_won_again_waits_for_lists_of_its_own_term() {
     bed.list(&[quota("acme", &["a"], 1)]).await;
     bed.until_written("ungate p2").await;
 }
+
+#[tokio::test]
+async fn a_pod_that_ended_unseen_before_a_relist_freezes_nobody() {
+    let bed = Box::pin(bed(2, &["p1"])).await;
+    // Let out by another leader, and gone again, while the watch of this one was away: only the protocol's list saw it.
+    bed.world.lock().unwrap().add("a", "ghost", false);
+    bed.lead();
+    bed.until_written("ledger ").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!bed.view.borrow().tenants["acme"].ready);
+    bed.world.lock().unwrap().pods.remove("a/ghost");
+    bed.list_pods().await;
+    bed.until_written("ungate p1").await;
+}

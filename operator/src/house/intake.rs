@@ -3,6 +3,7 @@ use super::{Answer, House};
 use crate::book::PodNote;
 use crate::clock::now_ms;
 use crate::news::{Dated, Kind, News, change};
+use crate::release::desk::Desk;
 use crate::release::errand::{Errand, Place, ledger_intents};
 use fairlead_cluster::{Change, Event as ModelEvent};
 use fairlead_fairshare::protocol::{Event, Request, Standing, Uid};
@@ -54,6 +55,7 @@ impl House {
                 for pod in pods {
                     self.see(pod);
                 }
+                self.doubt(&listed);
             }
             WatchEvent::Apply(pod) => self.see(pod),
             WatchEvent::Delete(pod) => {
@@ -63,6 +65,21 @@ impl House {
             }
         }
         self.model.apply(ModelEvent::Pods(change(event)));
+    }
+
+    /// Tenants whose protocol may know pods that the watch never showed and now never will: those of its own list that
+    /// ended before this list. Whether they ended or are newer than it only another list can say. The same goes for a list
+    /// under way, which may be older than this one.
+    fn doubt(&mut self, listed: &BTreeSet<&str>) {
+        let doubtful = |desk: &Desk| {
+            let state = desk.state();
+            state.is_listing() || state.is_ready() && state.pods().any(|uid| !listed.contains(uid.as_ref()))
+        };
+        let doubtful: Vec<String> =
+            self.desks.iter().filter(|(_, desk)| doubtful(desk)).map(|(name, _)| name.clone()).collect();
+        for tenant in doubtful {
+            self.restart(&tenant);
+        }
     }
 
     fn see(&mut self, pod: &Pod) {

@@ -112,6 +112,17 @@ impl State {
         self.phase != Phase::Idle
     }
 
+    /// Waits for the list of the takeover.
+    #[must_use]
+    pub fn is_listing(&self) -> bool {
+        self.phase == Phase::Listing
+    }
+
+    /// The pods that are known and have not ended.
+    pub fn pods(&self) -> impl Iterator<Item = &Uid> {
+        self.pods.keys()
+    }
+
     /// The epoch of this leader; that of the ledger once [`Self::is_ready`].
     #[must_use]
     pub fn epoch(&self) -> u64 {
