@@ -112,3 +112,18 @@ async fn a_pod_that_ended_unseen_before_a_relist_freezes_nobody() {
     bed.list_pods().await;
     bed.until_written("ungate p1").await;
 }
+
+#[tokio::test]
+async fn pods_of_a_tenant_whose_ledger_is_refused_are_told() {
+    let mut world = World { version: 100, ..World::default() };
+    world.add("a", "p1", true);
+    world.refused.insert("acme".into(), 403);
+    let world = Arc::new(Mutex::new(world));
+    let bed = Box::pin(house_in(&world, &[quota("acme", &["a"], 2)])).await;
+    bed.lead();
+    bed.until_written("told p1 ReleaseStalled").await;
+    bed.show("a/p1").await;
+    assert_eq!(bed.view.borrow().tenants["acme"].reasons["ReleaseStalled"], 1);
+    world.lock().unwrap().refused.clear();
+    bed.until_written("ungate p1").await;
+}

@@ -40,6 +40,8 @@ pub enum WaitReason {
         /// What the pod asks for.
         requested: u64,
     },
+    /// Nothing of the tenant is released now: its ledger or its pods cannot be read or written, or not yet.
+    ReleaseStalled,
     /// The gate removal of this pod was refused or not answered, for instance because an admission webhook of the tenant
     /// says no or is away.
     ReleaseRefused {
@@ -77,6 +79,7 @@ impl WaitReason {
             Self::WaitingForFairShareTurn => "WaitingForFairShareTurn",
             Self::WaitingForConcurrencySlot { .. } => "WaitingForConcurrencySlot",
             Self::WaitingForCapacity { .. } => "WaitingForCapacity",
+            Self::ReleaseStalled => "ReleaseStalled",
             Self::ReleaseRefused { .. } => "ReleaseRefused",
             Self::Misconfigured { .. } => "Misconfigured",
         }
@@ -106,6 +109,9 @@ impl WaitReason {
                 "the pod requests {} {resource}, more than the cluster has even when empty",
                 Amount(resource, *requested)
             ),
+            Self::ReleaseStalled => {
+                "nothing of the tenant is released now: the condition Ready of its TenantQuota says why".to_owned()
+            }
             Self::ReleaseRefused { fault } => {
                 format!(
                     "it is the pod's turn, but its gate could not be removed: {fault}; tried again with growing pauses"

@@ -234,7 +234,7 @@ proptest! {
                 WaitReason::WaitingForFairShareTurn => prop_assert!(
                     refusal.is_none() && (!fits(&input, &after.unbound, &request) || plan.release.len() == input.max_releases)
                 ),
-                WaitReason::ReleaseRefused { .. } | WaitReason::Misconfigured { .. } => {
+                WaitReason::ReleaseStalled | WaitReason::ReleaseRefused { .. } | WaitReason::Misconfigured { .. } => {
                     prop_assert!(false, "not for a plan to say")
                 }
             }

@@ -13,8 +13,8 @@ use crate::release::patch::{self, LedgerOwner};
 use crate::view::{TenantFacts, View};
 use fairlead_cluster::Snapshot;
 use fairlead_crds::keys;
-use fairlead_fairshare::protocol::{Event, Standing, Uid};
-use fairlead_fairshare::{ReleasePlan, WaitReason, plan_within};
+use fairlead_fairshare::protocol::{Event, Failure, Standing, Uid};
+use fairlead_fairshare::{ReleasePlan, WaitReason, Waiting, plan_within};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,14 +43,15 @@ impl House {
             ReleasePlan::default()
         };
         if self.leading && synced {
-            plan.waiting.extend(input::held_up(&self.desks, &self.claims, at));
+            plan.waiting.extend(input::refused(&self.desks, &self.claims, &facts, at));
+            plan.waiting.extend(input::stalled(&snapshot, &facts, &self.book));
         }
         input::complete(&mut facts, &input, &plan);
         self.want(&plan, &mut facts);
         self.cancel(&facts);
         if self.leading && synced && self.told_at.elapsed() >= TELL_EVERY {
             self.told_at = Instant::now();
-            self.tell_pods(&snapshot, &plan);
+            self.tell_pods(&snapshot, &plan, &facts);
             self.stamp(&facts);
         }
         let view = View {
@@ -167,14 +168,33 @@ impl House {
     }
 
     /// Why each pod waits. Pods behind the gate of nobody wait too: for somebody to say whose they are.
-    fn verdicts(&self, snapshot: &Snapshot, plan: &ReleasePlan) -> BTreeMap<Uid, Told> {
+    fn verdicts(
+        &self,
+        snapshot: &Snapshot,
+        plan: &ReleasePlan,
+        facts: &BTreeMap<String, TenantFacts>,
+    ) -> BTreeMap<Uid, Told> {
+        // A takeover, or an outage, is over in a moment: who has a reason keeps it. One that does not end by itself is
+        // told to all.
+        let lasts = |tenant: &String| {
+            let trouble = facts.get(tenant).and_then(|facts| facts.trouble);
+            trouble.is_some_and(|trouble| trouble.failure == Failure::Forbidden)
+        };
+        let worth = |waiting: &&Waiting| {
+            let keeps = || self.book.get(&waiting.uid).is_some_and(|note| note.told.is_some());
+            waiting.reason != WaitReason::ReleaseStalled || lasts(&waiting.tenant) || !keeps()
+        };
         let told = |reason: &WaitReason| Told {
             released: false,
             reason: reason.as_str().to_owned(),
             message: reason.message(),
         };
-        let mut verdicts: BTreeMap<Uid, Told> =
-            plan.waiting.iter().map(|waiting| (waiting.uid.as_str().into(), told(&waiting.reason))).collect();
+        let mut verdicts: BTreeMap<Uid, Told> = plan
+            .waiting
+            .iter()
+            .filter(worth)
+            .map(|waiting| (waiting.uid.as_str().into(), told(&waiting.reason)))
+            .collect();
         for (namespace, pods) in self.book.by_namespace() {
             let fault = match self.claims.get(namespace).and_then(|name| snapshot.tenants.get(name)) {
                 Some(tenant) => tenant.error.clone(),
@@ -190,8 +210,8 @@ impl House {
         verdicts
     }
 
-    fn tell_pods(&mut self, snapshot: &Snapshot, plan: &ReleasePlan) {
-        let verdicts = self.verdicts(snapshot, plan);
+    fn tell_pods(&mut self, snapshot: &Snapshot, plan: &ReleasePlan, facts: &BTreeMap<String, TenantFacts>) {
+        let verdicts = self.verdicts(snapshot, plan, facts);
         let releasing = self.desks.values().any(|desk| desk.state().in_flight() > desk.state().stuck().count());
         let most = if releasing { TELLING_BESIDE_RELEASE } else { TELLING };
         let (desks, claims) = (&self.desks, &self.claims);
@@ -274,12 +294,13 @@ impl House {
 
 /// The closed list again, as a static text for the metric.
 fn reason_of(reason: &str) -> &'static str {
-    const ALL: [&str; 7] = [
+    const ALL: [&str; 8] = [
         "WaitingForTenantQuota",
         "ExceedsHardLimit",
         "WaitingForFairShareTurn",
         "WaitingForConcurrencySlot",
         "WaitingForCapacity",
+        "ReleaseStalled",
         "ReleaseRefused",
         "Misconfigured",
     ];

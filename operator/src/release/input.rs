@@ -166,12 +166,36 @@ pub fn of(snapshot: &Snapshot, desks: &mut BTreeMap<String, Desk>, at: Known<'_>
     Table { input, most: room.most, facts }
 }
 
-/// Pods that no plan decides on, and why.
+/// Pods of tenants that are not ready: no plan looks at them.
 #[must_use]
-pub fn held_up(desks: &BTreeMap<String, Desk>, claims: &BTreeMap<String, String>, at: Known<'_>) -> Vec<Waiting> {
+pub fn stalled(snapshot: &Snapshot, facts: &BTreeMap<String, TenantFacts>, book: &PodBook) -> Vec<Waiting> {
+    let tenants = snapshot
+        .tenants
+        .iter()
+        .filter(|(name, tenant)| tenant.error.is_none() && facts.get(*name).is_some_and(|facts| !facts.ready));
+    let pods = tenants.flat_map(|(name, tenant)| {
+        let gated = book.of(&tenant.namespaces).filter(|note| note.view.standing == Standing::Gated);
+        gated.map(|note| Waiting {
+            tenant: name.clone(),
+            uid: note.uid.to_string(),
+            reason: WaitReason::ReleaseStalled,
+        })
+    });
+    pods.collect()
+}
+
+/// Pods whose release was refused and is not tried now.
+#[must_use]
+pub fn refused(
+    desks: &BTreeMap<String, Desk>,
+    claims: &BTreeMap<String, String>,
+    facts: &BTreeMap<String, TenantFacts>,
+    at: Known<'_>,
+) -> Vec<Waiting> {
     let refused = at.refusals.iter().filter_map(|(uid, words)| {
         let note = at.book.get(uid).filter(|note| note.view.standing == Standing::Gated && !note.deleting)?;
-        let tenant = claims.get(&note.namespace)?;
+        let tenant =
+            claims.get(&note.namespace).filter(|tenant| facts.get(*tenant).is_some_and(|facts| facts.ready))?;
         let stuck = || desks.get(tenant).is_some_and(|desk| desk.state().stuck().any(|stuck| stuck == uid));
         (at.refusals.rests(uid, at.now_ms) || stuck()).then(|| Waiting {
             tenant: tenant.clone(),
