@@ -70,14 +70,20 @@ async fn a_list_of_several_namespaces_is_as_old_as_the_oldest_and_reads_every_pa
         match (seen.path.as_str(), seen.query.contains("continue=more")) {
             ("/api/v1/namespaces/a/pods", false) => page("20", "more", vec![pod("p", "u1", "11", true)]),
             ("/api/v1/namespaces/a/pods", true) => page("20", "", vec![pod("q", "u2", "12", false)]),
-            _ => page("25", "", vec![]),
+            _ => page("25", "", vec![pod("r", "u3", "13", true), pod("s", "u4", "14", true)]),
         }
     });
     let (courier, _lease) = courier(client, true);
-    let list = Errand::ListPods { round: 4, tenant: "acme".into(), namespaces: vec!["a".into(), "b".into()] };
+    let list = Errand::ListPods {
+        round: 4,
+        tenant: "acme".into(),
+        namespaces: vec!["a".into()],
+        strays: [("u3".into(), "b".to_owned())].into(),
+    };
     let report = courier.carry(list).await;
     let Event::Listed { round: 4, result: Ok(list) } = report.event else { panic!("{:?}", report.event) };
-    assert_eq!((list.version, list.pods.len(), report.places.len()), (20, 2, 2));
+    assert_eq!((list.version, list.pods.len(), report.places.len()), (20, 3, 3));
+    assert!(list.pods.iter().any(|(uid, _)| &**uid == "u3"), "the stray, and nobody else of its namespace");
     // Consistent: no resourceVersion in any request.
     assert!(log.lock().unwrap().iter().all(|seen| !seen.query.contains("resourceVersion")));
 }

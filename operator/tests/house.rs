@@ -127,3 +127,45 @@ async fn pods_of_a_tenant_whose_ledger_is_refused_are_told() {
     world.lock().unwrap().refused.clear();
     bed.until_written("ungate p1").await;
 }
+
+/// A removal is under way (its pod is refused, so that it stays open) when its namespace goes to another tenant.
+async fn handed_over(old: &[serde_json::Value]) {
+    let mut world = World { version: 100, ..World::default() };
+    world.add("b", "moving", true);
+    world.refused.insert("b/moving".into(), 500);
+    let world = Arc::new(Mutex::new(world));
+    let bed = Box::pin(house_in(&world, &[quota("acme", &["a", "b"], 2)])).await;
+    bed.lead();
+    bed.until_written("500 ungate moving").await;
+    let new = quota("globex", &["b"], 1);
+    world.lock().unwrap().add("b", "other", true);
+    let quotas: Vec<_> = old.iter().cloned().chain([new]).collect();
+    bed.list(&quotas).await;
+    bed.until_written("500 touch moving").await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(bed.count("ungate"), 0, "the old removal may still come true: {:?}", bed.writes());
+    // It does: nobody else is let out beside it.
+    world.lock().unwrap().change("b/moving", |pod| pod["spec"]["schedulingGates"] = serde_json::json!([]));
+    world.lock().unwrap().refused.clear();
+    bed.show("b/moving").await;
+    bed.until("the stray settled", |_| bed.view.borrow().tenants["globex"].released_pods == 1).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(bed.count("ungate"), 0, "{:?}", bed.writes());
+    assert_eq!(bed.view.borrow().tenants["globex"].used["pods"], 1);
+    if let Some(acme) = bed.view.borrow().tenants.get("acme") {
+        assert_eq!(acme.released_pods, 0, "it is not its pod any more");
+    }
+    world.lock().unwrap().change("b/moving", |pod| pod["status"]["phase"] = "Succeeded".into());
+    bed.show("b/moving").await;
+    bed.until_written("ungate other").await;
+}
+
+#[tokio::test]
+async fn a_removal_under_way_is_settled_before_its_namespace_changes_hands() {
+    Box::pin(handed_over(&[quota("acme", &["a"], 2)])).await;
+}
+
+#[tokio::test]
+async fn a_removal_under_way_is_settled_when_its_tenant_is_deleted() {
+    Box::pin(handed_over(&[])).await;
+}

@@ -5,6 +5,7 @@ use crate::clock::now_ms;
 use crate::news::{Dated, Kind, News, change};
 use crate::release::desk::Desk;
 use crate::release::errand::{Errand, Place, ledger_intents};
+use crate::release::orphans::Touch;
 use fairlead_cluster::{Change, Event as ModelEvent};
 use fairlead_fairshare::protocol::{Event, Request, Standing, Uid};
 use fairlead_runtime::WatchEvent;
@@ -95,6 +96,7 @@ impl House {
             self.refusals.forget(&uid);
         }
         self.book.put(note);
+        self.orphans.seen(&uid, view);
         if let Some(tenant) = self.claims.get(&namespace).cloned() {
             self.tell(&tenant, &Event::Observed { uid, view });
         }
@@ -104,6 +106,7 @@ impl House {
         let Some(note) = self.book.remove(uid) else { return };
         self.stamp_refused.remove(uid);
         self.refusals.forget(uid);
+        self.orphans.gone(uid);
         if let Some(tenant) = self.claims.get(&note.namespace).cloned() {
             self.tell(&tenant, &Event::Gone { uid: uid.clone() });
         }
@@ -124,7 +127,14 @@ impl House {
                         desk.place(uid, place);
                     }
                 }
+                if let Event::Touched { uid, result } = &report.event {
+                    self.orphans.touched(uid, *result);
+                }
                 self.tell(&report.tenant, &report.event);
+                if let (Event::LedgerRead { .. }, Some(desk)) = (&report.event, self.desks.get_mut(&report.tenant)) {
+                    desk.find_strays();
+                }
+                self.settle_strays(&report.tenant);
             }
             Ok(Answer::Told(uid, written, view)) => {
                 self.telling.answered(&uid, written, now_ms());
@@ -184,10 +194,32 @@ impl House {
             if let Some(desk) = self.desks.get_mut(&tenant) {
                 desk.tidy();
             }
+            self.settle_strays(&tenant);
         }
+        self.touch_orphans();
         self.stamp_refused.clear();
         self.turns.tick();
         self.send_due();
+    }
+
+    fn settle_strays(&mut self, tenant: &str) {
+        let Some(desk) = self.desks.get_mut(tenant).filter(|desk| !desk.strays.is_empty()) else { return };
+        let (cancel, leave) = desk.settle_strays();
+        if !cancel.is_empty() {
+            self.tell(tenant, &Event::Cancel { uids: cancel });
+        }
+        for uid in leave {
+            self.tell(tenant, &Event::Gone { uid });
+        }
+    }
+
+    /// Who does not lead leaves them to who does.
+    pub(super) fn touch_orphans(&mut self) {
+        if self.leading {
+            for Touch { tenant, uid, place } in self.orphans.due() {
+                self.send(Errand::Touch { tenant, uid, place: Some(place), epoch: 0 });
+            }
+        }
     }
 
     /// Tells a tenant's protocol what happened and sends out what it asks for.
@@ -235,7 +267,10 @@ impl House {
                 let intents = ledger_intents(&intents, &places);
                 Errand::WriteLedger { round, owner: desk.owner.clone(), expect, epoch, intents }
             }
-            Request::ListPods { round } => Errand::ListPods { round, tenant, namespaces: desk.namespaces.clone() },
+            Request::ListPods { round } => {
+                let (namespaces, strays) = (desk.namespaces.clone(), desk.strays.clone());
+                Errand::ListPods { round, tenant, namespaces, strays }
+            }
             Request::Ungate { uid, version, epoch } => {
                 Errand::Ungate { tenant, place: place(&uid), uid, version, epoch }
             }

@@ -20,6 +20,7 @@ use crate::release::carry::Courier;
 use crate::release::conditions::{Telling, Written};
 use crate::release::desk::Desk;
 use crate::release::errand::{Errand, Report};
+use crate::release::orphans::Orphans;
 use crate::release::refusals::Refusals;
 use crate::view::View;
 use fairlead_cluster::Model;
@@ -84,6 +85,9 @@ pub struct House {
     turns: Turns<Errand>,
     telling: Telling,
     refusals: Refusals,
+    orphans: Orphans,
+    /// The last round of any desk that is gone.
+    round: u64,
     /// Stamps under way, and the version of those that were refused.
     stamping: BTreeSet<Uid>,
     stamp_refused: BTreeMap<Uid, Version>,
@@ -123,6 +127,8 @@ impl House {
             turns: Turns::default(),
             telling: Telling::default(),
             refusals: Refusals::default(),
+            orphans: Orphans::default(),
+            round: 0,
             stamping: BTreeSet::new(),
             stamp_refused: BTreeMap::new(),
             leading: false,

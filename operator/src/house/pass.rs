@@ -34,7 +34,7 @@ impl House {
         let synced = self.sighted();
         self.staff(&snapshot, synced);
         let lanes = self.courier.lanes();
-        let at = Known { book: &self.book, refusals: &self.refusals, lanes, now_ms: now_ms() };
+        let at = Known { book: &self.book, refusals: &self.refusals, orphans: &self.orphans, lanes, now_ms: now_ms() };
         let Table { input, most, mut facts } = input::of(&snapshot, &mut self.desks, at, self.window_percent);
         let mut plan = if self.leading && synced {
             let _timer = self.metrics.stage(Stage::Plan);
@@ -85,29 +85,25 @@ impl House {
             let owner = LedgerOwner { name: name.clone(), uid: quota.unwrap_or_default() };
             match self.desks.get(name) {
                 Some(desk) if desk.namespaces == tenant.namespaces && desk.owner == owner => {}
-                _ => anew.push(Desk::new(owner, tenant.namespaces.clone())),
+                _ => anew.push((owner, tenant.namespaces.clone())),
             }
         }
-        let (turns, lanes) = (&mut self.turns, self.courier.lanes());
-        self.desks.retain(|name, _| {
-            let stays = snapshot.tenants.contains_key(name);
-            if !stays {
-                turns.forget(name);
-                lanes.forget(name);
-            }
-            stays
-        });
+        let gone: Vec<String> =
+            self.desks.keys().filter(|name| !snapshot.tenants.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.dismiss(&name);
+        }
         self.claims = claims;
-        for desk in anew {
-            let name = desk.owner.name.clone();
+        for (owner, namespaces) in anew {
+            let name = owner.name.clone();
             match self.desks.get_mut(&name) {
                 // The state is kept: its rounds tell late answers from new ones.
                 Some(known) => {
-                    known.owner = desk.owner;
-                    known.namespaces = desk.namespaces;
+                    known.owner = owner;
+                    known.namespaces = namespaces;
                 }
                 None => {
-                    self.desks.insert(name.clone(), desk);
+                    self.desks.insert(name.clone(), Desk::new(owner, namespaces, self.round));
                 }
             }
             if synced {
@@ -125,6 +121,21 @@ impl House {
                 self.tell(&tenant, &Event::Lead);
             }
         }
+    }
+
+    /// The tenant is gone. What it has under way may still come true, in a namespace that is somebody else's by now.
+    fn dismiss(&mut self, tenant: &str) {
+        self.turns.forget(tenant);
+        self.courier.lanes().forget(tenant);
+        let Some(desk) = self.desks.remove(tenant) else { return };
+        self.round = self.round.max(desk.state().round());
+        for (uid, version) in desk.state().open() {
+            if let Some(note) = self.book.get(uid) {
+                let place = Place { namespace: note.namespace.clone(), name: note.name.clone() };
+                self.orphans.take(tenant, uid.clone(), place, version);
+            }
+        }
+        self.touch_orphans();
     }
 
     fn want(&mut self, plan: &ReleasePlan, facts: &mut BTreeMap<String, TenantFacts>) {

@@ -16,6 +16,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 
 /// Objects per page of the consistent list.
@@ -65,7 +66,7 @@ impl Courier {
                 }
                 report(owner.name, Event::LedgerWritten { round, result }, Vec::new())
             }
-            Errand::ListPods { round, tenant, namespaces } => match self.list(&namespaces).await {
+            Errand::ListPods { round, tenant, namespaces, strays } => match self.list(&namespaces, &strays).await {
                 Ok((list, places)) => report(tenant, Event::Listed { round, result: Ok(list) }, places),
                 Err(failure) => report(tenant, Event::Listed { round, result: Err(failure) }, Vec::new()),
             },
@@ -136,10 +137,15 @@ impl Courier {
     }
 
     /// The list's version is the smallest of those of the namespaces: what is newer will still come by the watch.
-    async fn list(&self, namespaces: &[String]) -> Result<(PodList, Vec<(Uid, Place)>), Failure> {
+    async fn list(
+        &self,
+        namespaces: &[String],
+        strays: &BTreeMap<Uid, String>,
+    ) -> Result<(PodList, Vec<(Uid, Place)>), Failure> {
         let mut list = PodList { version: Version::MAX, pods: Vec::new() };
         let mut places = Vec::new();
-        for namespace in namespaces {
+        let foreign: BTreeSet<&String> = strays.values().collect();
+        for namespace in namespaces.iter().chain(foreign.iter().copied()) {
             let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
             let mut params = ListParams::default().limit(PAGE);
             loop {
@@ -150,6 +156,9 @@ impl Courier {
                         tracing::error!(%error, "A pod cannot be taken into account");
                         Failure::Forbidden
                     })?;
+                    if foreign.contains(namespace) && !strays.contains_key(&note.uid) {
+                        continue;
+                    }
                     places.push((note.uid.clone(), Place { namespace: note.namespace, name: note.name }));
                     list.pods.push((note.uid, note.view));
                 }

@@ -11,6 +11,9 @@ pub struct Desk {
     pub owner: LedgerOwner,
     /// Namespaces that the protocol's list covers.
     pub namespaces: Vec<String>,
+    /// Pods of intents whose namespace is not the tenant's any more: their removals are cancelled by a touch, and nobody
+    /// else is let out in their namespace before that.
+    pub strays: BTreeMap<Uid, String>,
     state: State,
     /// Where the pods of intents and lists are, for patches and ledger entries; kept while the protocol may ask for them.
     places: BTreeMap<Uid, Place>,
@@ -19,10 +22,37 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// A desk that does not lead.
+    /// A desk that does not lead; its rounds begin after `round`.
     #[must_use]
-    pub fn new(owner: LedgerOwner, namespaces: Vec<String>) -> Self {
-        Self { owner, namespaces, state: State::default(), places: BTreeMap::new(), usage: None }
+    pub fn new(owner: LedgerOwner, namespaces: Vec<String>, round: u64) -> Self {
+        let (strays, places) = (BTreeMap::new(), BTreeMap::new());
+        Self { owner, namespaces, strays, state: State::after(round), places, usage: None }
+    }
+
+    /// Looks for strays among the intents that were found.
+    pub fn find_strays(&mut self) {
+        let placed = self.state.intents().filter_map(|uid| Some((uid, self.places.get(uid)?)));
+        let foreign = placed.filter(|(_, place)| place.is_known() && !self.namespaces.contains(&place.namespace));
+        self.strays = foreign.map(|(uid, place)| (uid.clone(), place.namespace.clone())).collect();
+    }
+
+    /// Strays by what is to be done: those that may still be let out are to be cancelled, those that cannot are nothing of
+    /// this tenant's and leave it.
+    pub fn settle_strays(&mut self) -> (Vec<Uid>, Vec<Uid>) {
+        if !self.state.is_ready() {
+            return (Vec::new(), Vec::new());
+        }
+        let (state, mut cancel, mut leave) = (&self.state, Vec::new(), Vec::new());
+        self.strays.retain(|uid, _| {
+            let open = state.open().any(|(open, _)| open == uid);
+            if !open {
+                leave.push(uid.clone());
+            } else if !state.stuck().any(|stuck| stuck == uid) {
+                cancel.push(uid.clone());
+            }
+            open
+        });
+        (cancel, leave)
     }
 
     /// Tells the protocol what happened; gives what it wants done.

@@ -14,6 +14,17 @@ pub struct Place {
     pub name: String,
 }
 
+impl Place {
+    /// A pod whose place nobody knew when its intent was written.
+    const NOWHERE: &str = "-";
+
+    /// Somebody knew where it is.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.namespace != Self::NOWHERE
+    }
+}
+
 /// One request with all that is needed to carry it out.
 #[derive(Clone, Debug)]
 pub enum Errand {
@@ -45,6 +56,8 @@ pub enum Errand {
         tenant: String,
         /// Namespaces.
         namespaces: Vec<String>,
+        /// Single pods of other namespaces, with these.
+        strays: BTreeMap<Uid, String>,
     },
     /// Remove the gate.
     Ungate {
@@ -91,7 +104,8 @@ pub struct Report {
 pub fn ledger_intents(intents: &[Intent], places: &BTreeMap<Uid, Place>) -> Vec<LedgerIntent> {
     let entry = |intent: &Intent| {
         let place = places.get(&intent.uid).cloned();
-        let Place { namespace, name } = place.unwrap_or(Place { namespace: "-".into(), name: "-".into() });
+        let Place { namespace, name } =
+            place.unwrap_or(Place { namespace: Place::NOWHERE.into(), name: Place::NOWHERE.into() });
         LedgerIntent { pod_uid: intent.uid.to_string(), namespace, name, resource_version: intent.version.to_string() }
     };
     intents.iter().map(entry).collect()

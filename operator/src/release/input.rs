@@ -1,6 +1,7 @@
 //! The input of the plan: what the protocols say that counts, what waits, and what capacity is left.
 use super::desk::Desk;
 use super::lanes::Lanes;
+use super::orphans::Orphans;
 use super::refusals::Refusals;
 use crate::book::{PodBook, PodNote, add};
 use crate::view::TenantFacts;
@@ -61,6 +62,8 @@ pub struct Known<'a> {
     pub book: &'a PodBook,
     /// Pods that could not be let out.
     pub refusals: &'a Refusals,
+    /// Removals of tenants that are gone.
+    pub orphans: &'a Orphans,
     /// Tenants that falter.
     pub lanes: &'a Lanes,
     /// Now.
@@ -126,6 +129,13 @@ fn pending(desk: &Desk, known: Known<'_>) -> Vec<PendingPod> {
         .collect()
 }
 
+/// Namespaces in which a removal of a former tenant may still succeed; `None` while some ledger was not read yet, so that
+/// it could be any. What it lets out would come on top of what the present tenant was admitted.
+fn held_namespaces(desks: &BTreeMap<String, Desk>) -> Option<BTreeSet<String>> {
+    let read = desks.values().all(|desk| desk.state().knows_ledger());
+    read.then(|| desks.values().flat_map(|desk| desk.strays.values().cloned()).collect())
+}
+
 /// The plan's input, and the facts of the tenants as far as they are known before it.
 #[must_use]
 pub fn of(snapshot: &Snapshot, desks: &mut BTreeMap<String, Desk>, at: Known<'_>, window_percent: u32) -> Table {
@@ -133,11 +143,14 @@ pub fn of(snapshot: &Snapshot, desks: &mut BTreeMap<String, Desk>, at: Known<'_>
     let mut unbound = ResourceVector::new();
     let (mut tenants, mut facts) = (Vec::new(), BTreeMap::new());
     let mut room = Room::new(at.lanes);
+    let held = held_namespaces(desks);
     for (name, tenant) in &snapshot.tenants {
         let counted = count(desks.get_mut(name), tenant, at.book);
         add(&mut unbound, &counted.unbound);
         let desk = desks.get(name);
-        let plannable = counted.known && tenant.error.is_none();
+        let mine =
+            |namespace: &String| at.orphans.are_in(namespace) || held.as_ref().is_none_or(|h| h.contains(namespace));
+        let plannable = counted.known && tenant.error.is_none() && !tenant.namespaces.iter().any(mine);
         let pending = desk.filter(|_| plannable).map(|desk| pending(desk, at)).unwrap_or_default();
         let known = TenantFacts {
             ready: counted.known,

@@ -5,6 +5,7 @@ pub mod desk;
 pub mod errand;
 pub mod input;
 pub mod lanes;
+pub mod orphans;
 pub mod patch;
 pub mod refusals;
 

@@ -106,6 +106,36 @@ impl State {
         self.phase == Phase::Ready
     }
 
+    /// A state that does not lead, whose rounds begin after those of another: late answers to that one are not taken for
+    /// answers to this.
+    #[must_use]
+    pub fn after(round: u64) -> Self {
+        Self { round, ..Self::default() }
+    }
+
+    /// The last round.
+    #[must_use]
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// The ledger was read in this takeover, or could not be: what it holds is in [`Self::intents`] as far as anybody
+    /// can know.
+    #[must_use]
+    pub fn knows_ledger(&self) -> bool {
+        !matches!(self.phase, Phase::Idle | Phase::Reading) || self.trouble.is_some()
+    }
+
+    /// The pods of the ledger's intents.
+    pub fn intents(&self) -> impl Iterator<Item = &Uid> {
+        self.intents.keys()
+    }
+
+    /// Intents whose removal may still succeed, with the version that it carries.
+    pub fn open(&self) -> impl Iterator<Item = (&Uid, Version)> {
+        self.intents.iter().filter(|(uid, _)| self.is_open(uid)).map(|(uid, sending)| (uid, sending.version))
+    }
+
     /// Leads or tries to.
     #[must_use]
     pub fn is_leading(&self) -> bool {
