@@ -2,7 +2,7 @@
 use crate::scaling::allow::{AllowList, Pattern};
 use fairlead_runtime::{AdminArgs, ClientArgs, LogArgs};
 
-/// More gate removals are never under way at once: no more are decided ahead.
+/// Gate removals at once that no API server should see more of from one client.
 const RELEASE_CONCURRENCY_MAX: i64 = 128;
 
 /// Releases pods in fair order, scales pools, writes status. One leads, the others watch.
@@ -75,8 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_gate_removals_than_are_decided_ahead() {
-        assert_eq!(usize::try_from(RELEASE_CONCURRENCY_MAX), Ok(crate::release::input::IN_FLIGHT_MAX));
+    fn gate_removals_at_once_are_bounded() {
         assert_eq!(parse(&["--release-concurrency=128"]).unwrap().release_concurrency, 128);
         assert!(parse(&["--release-concurrency=129"]).is_err());
     }

@@ -4,7 +4,9 @@
 //! fact costs nothing, and a flood costs a bounded queue.
 
 use crate::api::{API_DEADLINE, deadline};
+use crate::backoff::Backoff;
 use crate::metrics::Metrics;
+use crate::seed;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -15,7 +17,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -28,8 +30,16 @@ const QUEUE: usize = 1024;
 const MEMORY: usize = 16_384;
 /// The API server forgets events after an hour; a fact that still holds may be told again a little before.
 const REMEMBERED: Duration = Duration::from_secs(50 * 60);
+/// A fact that the API server refuses for certain (no right, no such namespace) is offered again after this, if it still
+/// holds.
+const REFUSED: Duration = Duration::from_secs(5 * 60);
+/// A fact is tried for this long, which an outage of usual length does not outlast; then it is old, and forgotten, so
+/// that whoever still finds it true tells it anew. It also bounds what a silent server holds up: the whole queue.
+const AGE_MAX: Duration = Duration::from_secs(120);
 /// At the end, what is queued gets this long.
 const DRAIN: Duration = Duration::from_secs(2);
+
+const TOO_MANY_REQUESTS: u16 = 429;
 
 // Limits of the API server's validation, in bytes.
 const REASON_BYTES_MAX: usize = 128;
@@ -101,7 +111,7 @@ impl EventMetrics {
 /// Publishes facts as events. Cheap to clone; all clones share one memory and one writer.
 #[derive(Debug, Clone)]
 pub struct EventRecorder {
-    queue: mpsc::Sender<Fact>,
+    queue: mpsc::Sender<Queued>,
     told: Arc<Mutex<Told>>,
     metrics: EventMetrics,
 }
@@ -121,6 +131,8 @@ impl EventRecorder {
         let recorder = Self { queue, told: Arc::default(), metrics: metrics.clone() };
         let writer = Writer {
             client,
+            told: recorder.told.clone(),
+            backoff: Backoff::new(seed::fresh()),
             controller: cut(controller, REASON_BYTES_MAX),
             instance: cut(instance, REASON_BYTES_MAX),
             metrics: metrics.clone(),
@@ -142,9 +154,9 @@ impl EventRecorder {
         if told.knows(key) {
             return Outcome::Unchanged;
         }
-        match self.queue.try_send(fact) {
+        match self.queue.try_send(Queued { fact, key, at: Instant::now() }) {
             Ok(()) => {
-                told.remember(key);
+                told.remember(key, REMEMBERED);
                 Outcome::Queued
             }
             Err(_) => Outcome::Dropped,
@@ -161,27 +173,40 @@ fn key(fact: &Fact) -> u64 {
     hasher.finish()
 }
 
+/// A fact on its way.
+#[derive(Debug)]
+struct Queued {
+    fact: Fact,
+    key: u64,
+    at: Instant,
+}
+
 /// What was told, oldest first.
 #[derive(Debug, Default)]
 struct Told {
-    at: HashMap<u64, Instant>,
+    /// When, and for how long it is remembered.
+    at: HashMap<u64, (Instant, Duration)>,
     order: VecDeque<(Instant, u64)>,
 }
 
 impl Told {
     fn knows(&self, key: u64) -> bool {
-        self.at.get(&key).is_some_and(|at| at.elapsed() < REMEMBERED)
+        self.at.get(&key).is_some_and(|(at, long)| at.elapsed() < *long)
     }
 
-    fn remember(&mut self, key: u64) {
+    fn forget(&mut self, key: u64) {
+        self.at.remove(&key);
+    }
+
+    fn remember(&mut self, key: u64, long: Duration) {
         let now = Instant::now();
-        self.at.insert(key, now);
+        self.at.insert(key, (now, long));
         self.order.push_back((now, key));
         while self.order.len() > MEMORY
             && let Some((at, oldest)) = self.order.pop_front()
         {
             // A key told again since stands further back, too.
-            if self.at.get(&oldest) == Some(&at) {
+            if self.at.get(&oldest).is_some_and(|(told, _)| *told == at) {
                 self.at.remove(&oldest);
             }
         }
@@ -193,10 +218,12 @@ struct Writer {
     controller: String,
     instance: String,
     metrics: EventMetrics,
+    told: Arc<Mutex<Told>>,
+    backoff: Backoff,
 }
 
 impl Writer {
-    async fn run(self, mut facts: mpsc::Receiver<Fact>, shutdown: CancellationToken) {
+    async fn run(mut self, mut facts: mpsc::Receiver<Queued>, shutdown: CancellationToken) {
         loop {
             let fact = tokio::select! {
                 biased;
@@ -204,14 +231,14 @@ impl Writer {
                 fact = facts.recv() => fact,
             };
             match fact {
-                Some(fact) => self.write(fact).await,
+                Some(fact) => self.write(fact, &shutdown).await,
                 None => return,
             }
         }
         facts.close();
         let rest = async {
             while let Some(fact) = facts.recv().await {
-                self.write(fact).await;
+                self.write(fact, &shutdown).await;
             }
         };
         if tokio::time::timeout(DRAIN, rest).await.is_err() {
@@ -219,19 +246,40 @@ impl Writer {
         }
     }
 
-    async fn write(&self, fact: Fact) {
+    /// Writes a fact, through an outage if need be. A try whose answer was lost may have been done: then there are two
+    /// events, which costs less than none.
+    async fn write(&mut self, Queued { fact, key, at }: Queued, shutdown: &CancellationToken) {
         let namespace = fact.regarding.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let event = self.event(fact, &namespace);
         let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        let call = async { events.create(&PostParams::default(), &event).await };
-        if let Err(error) = deadline("create Event", API_DEADLINE, call).await {
-            self.metrics.count(Outcome::Failed);
+        while at.elapsed() < AGE_MAX {
+            let call = async { events.create(&PostParams::default(), &event).await };
+            let Err(error) = deadline("create Event", API_DEADLINE, call).await else {
+                self.backoff.reset();
+                return;
+            };
             tracing::warn!(
                 error = %error.chain(),
                 reason = event.reason.as_deref().unwrap_or_default(),
                 "Failed to publish an event"
             );
+            if !error.outcome_unknown() && error.code() != Some(TOO_MANY_REQUESTS) {
+                self.metrics.count(Outcome::Failed);
+                self.told().remember(key, REFUSED);
+                return;
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                () = tokio::time::sleep(self.backoff.next_delay()) => {}
+            }
         }
+        self.metrics.count(Outcome::Failed);
+        self.told().forget(key);
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn event(&self, fact: Fact, namespace: &str) -> Event {
@@ -338,17 +386,56 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_refused_event_is_counted_and_nothing_else() {
+    async fn an_outage_swallows_no_event() {
+        let since = Instant::now();
+        let fake = Fake::new(move |request| match since.elapsed().as_secs() {
+            0..30 => (503, json!({"kind": "Status", "code": 503, "message": "away"})),
+            _ => (201, request.json()),
+        });
+        let token = CancellationToken::new();
+        let (recorder, task) = start(&fake, &token);
+        recorder.record(fact("1", "m"));
+        recorder.record(fact("2", "m"));
+        tokio::time::sleep(Duration::from_secs(33)).await;
+        let written: Vec<_> =
+            fake.requests().iter().rev().take(2).map(|seen| seen.json()["regarding"]["uid"].clone()).collect();
+        assert_eq!(written, ["2", "1"], "soon after the server is back");
+        assert!(fake.requests().len() < 40, "{} tries", fake.requests().len());
+        let failed = OutcomeLabel { outcome: Outcome::Failed };
+        assert_eq!(recorder.metrics.facts.get_or_create(&failed).get(), 0);
+        token.cancel();
+        task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_silent_server_never_took_is_forgotten_with_all_that_stood_behind_it() {
+        let token = CancellationToken::new();
+        let (recorder, _task) = start(&Fake::silent(), &token);
+        for uid in ["1", "2", "3"] {
+            assert_eq!(recorder.record(fact(uid, "m")), Outcome::Queued);
+        }
+        tokio::time::sleep(AGE_MAX + API_DEADLINE).await;
+        for uid in ["1", "2", "3"] {
+            assert_eq!(recorder.record(fact(uid, "m")), Outcome::Queued, "it may be told again");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_event_is_counted_and_offered_again_later() {
         let fake = Fake::new(|_| (403, json!({"kind": "Status", "code": 403, "message": "no"})));
         let token = CancellationToken::new();
         let (recorder, task) = start(&fake, &token);
         recorder.record(fact("1", "m"));
         recorder.record(fact("2", "m"));
+        tokio::time::sleep(REFUSED / 2).await;
+        assert_eq!(recorder.record(fact("1", "m")), Outcome::Unchanged);
+        assert_eq!(fake.requests().len(), 2, "a refusal is not repeated at once");
+        tokio::time::sleep(REFUSED).await;
+        assert_eq!(recorder.record(fact("1", "m")), Outcome::Queued);
         token.cancel();
         task.await.unwrap();
-        assert_eq!(fake.requests().len(), 2);
         let failed = OutcomeLabel { outcome: Outcome::Failed };
-        assert_eq!(recorder.metrics.facts.get_or_create(&failed).get(), 2);
+        assert_eq!(recorder.metrics.facts.get_or_create(&failed).get(), 3);
     }
 
     #[tokio::test(start_paused = true)]
@@ -370,7 +457,7 @@ mod tests {
     async fn memory_is_bounded_and_forgets_the_oldest() {
         let mut told = Told::default();
         for key in 0..(MEMORY as u64 + 10) {
-            told.remember(key);
+            told.remember(key, REMEMBERED);
         }
         assert_eq!((told.at.len(), told.order.len()), (MEMORY, MEMORY));
         assert!(!told.knows(9) && told.knows(10));
