@@ -61,25 +61,10 @@ fn count(number: usize) -> i32 {
 }
 
 fn read(wire: &Wire) -> Result<Reservation, ReservationFault> {
-    let fault = |field, message: String| ReservationFault::Malformed { pod_uid: wire.pod_uid.clone(), field, message };
-    let mask = |field, text: &str| CpuMask::parse_list(text).map_err(|error| fault(field, error.to_string()));
-    let container = |part: &fairlead_crds::node_placement::ReservedContainer| {
-        Ok((part.name.clone(), mask("containers.cpus", &part.cpus)?))
-    };
-    let memory = |part: &fairlead_crds::node_placement::ReservedMemory| {
-        let numa_node = u32::try_from(part.numa_node)
-            .map_err(|_| fault("memory.numaNode", format!("{} is no NUMA node", part.numa_node)))?;
-        let bytes =
-            u64::try_from(part.bytes).map_err(|_| fault("memory.bytes", format!("{} is no amount", part.bytes)))?;
-        Ok((numa_node, bytes))
-    };
-    Ok(Reservation {
-        pod: PodRef { namespace: wire.namespace.clone(), name: wire.name.clone(), uid: wire.pod_uid.clone() },
-        reserved_at_ms: u64::try_from(wire.reserved_at.0.as_millisecond()).unwrap_or(0),
-        cpus: mask("cpus", &wire.cpus)?,
-        containers: wire.containers.iter().map(container).collect::<Result<_, _>>()?,
-        memory: wire.memory.iter().map(memory).collect::<Result<_, _>>()?,
-    })
+    let pod = PodRef { namespace: wire.namespace.clone(), name: wire.name.clone(), uid: wire.pod_uid.clone() };
+    let containers = wire.containers.iter().map(|part| (part.name.as_str(), part.cpus.as_str()));
+    let memory = wire.memory.iter().map(|part| (part.numa_node, part.bytes));
+    Reservation::parse(pod, wire.reserved_at.0.as_millisecond(), &wire.cpus, containers, memory)
 }
 
 fn fault_reason(fault: &ReservationFault) -> &'static str {

@@ -141,6 +141,7 @@ impl Binder {
             // One request is under way at a time; a step that asks for nothing more has answered.
             let Some(next) = requests.pop() else { return Err(BindRefusal::BrokeOff) };
             if let Request::Answer(answer) = next {
+                self.metrics.conflicts.inc_by(u64::from(state.conflicts()));
                 return answer.map_err(BindRefusal::Failed);
             }
             let event = tokio::select! {

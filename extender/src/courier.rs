@@ -141,10 +141,7 @@ impl Courier {
                 self.publish(written, limit).await;
                 PatchOutcome::Done { generation }
             }
-            Err(error) if error.is_conflict() || is_failed_test(&error) => {
-                self.metrics.conflicts.inc();
-                PatchOutcome::Conflict
-            }
+            Err(error) if error.is_conflict() || is_failed_test(&error) => PatchOutcome::Conflict,
             Err(error) if error.is_not_found() => PatchOutcome::Gone,
             Err(error) => match self.trouble(&error) {
                 Trouble::Throttled { after_ms } => PatchOutcome::Throttled { after_ms },

@@ -70,7 +70,7 @@ pub struct ExtenderMetrics {
     shed: Counter,
     verdicts: Family<VerdictLabel, Counter>,
     binds: Family<OutcomeLabel, Counter>,
-    /// Reservation writes that lost to another writer of the same NodePlacement.
+    /// Writes of binds that lost to another writer.
     pub conflicts: Counter,
     /// Writes whose answer was lost and that were resolved by reading.
     pub lost: Counter,
@@ -108,7 +108,7 @@ impl ExtenderMetrics {
             binds: metrics.register("extender_binds", "Binds by outcome", Family::default()),
             conflicts: metrics.register(
                 "extender_reservation_conflicts",
-                "Writes of a NodePlacement that lost to another writer and were tried again",
+                "Writes of binds (reservation or Binding) that lost to another writer and were tried again",
                 Counter::default(),
             ),
             lost: metrics.register(

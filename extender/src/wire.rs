@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSchedulingGate, PodSpec, PodStatus, ResourceRequirements};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSchedulingGate, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Deserialize;
@@ -61,8 +61,6 @@ pub struct PodPart {
     metadata: MetadataPart,
     #[serde(default)]
     spec: Option<SpecPart>,
-    #[serde(default)]
-    status: Option<StatusPart>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -73,7 +71,6 @@ struct MetadataPart {
     uid: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
     creation_timestamp: Option<Time>,
-    deletion_timestamp: Option<Time>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -84,8 +81,6 @@ struct SpecPart {
     resources: Option<ResourceRequirements>,
     overhead: Option<BTreeMap<String, Quantity>>,
     scheduling_gates: Option<Vec<PodSchedulingGate>>,
-    scheduler_name: Option<String>,
-    node_name: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -94,12 +89,6 @@ struct ContainerPart {
     name: String,
     resources: Option<ResourceRequirements>,
     restart_policy: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct StatusPart {
-    phase: Option<String>,
 }
 
 impl From<ContainerPart> for Container {
@@ -117,8 +106,6 @@ impl From<SpecPart> for PodSpec {
             resources: part.resources,
             overhead: part.overhead,
             scheduling_gates: part.scheduling_gates,
-            scheduler_name: part.scheduler_name,
-            node_name: part.node_name,
             ..Self::default()
         }
     }
@@ -126,12 +113,12 @@ impl From<SpecPart> for PodSpec {
 
 impl From<PodPart> for Pod {
     fn from(part: PodPart) -> Self {
-        let MetadataPart { name, namespace, uid, annotations, creation_timestamp, deletion_timestamp } = part.metadata;
+        let MetadataPart { name, namespace, uid, annotations, creation_timestamp } = part.metadata;
         let identity = ObjectMeta { name, namespace, uid, ..ObjectMeta::default() };
         Self {
-            metadata: ObjectMeta { annotations, creation_timestamp, deletion_timestamp, ..identity },
+            metadata: ObjectMeta { annotations, creation_timestamp, ..identity },
             spec: part.spec.map(PodSpec::from),
-            status: part.status.map(|status| PodStatus { phase: status.phase, ..PodStatus::default() }),
+            ..Self::default()
         }
     }
 }

@@ -167,6 +167,17 @@ async fn a_conflict_is_tried_again_from_fresh_state() {
     assert!(house.page.encode().unwrap().contains("fairlead_extender_reservation_conflicts_total 1"));
 }
 
+#[tokio::test]
+async fn a_binding_that_loses_to_another_writer_is_a_conflict_too() {
+    let (house, api) = house(&[pod("p", "4")], &[]);
+    // The watch is behind: its version of the pod is bound in vain.
+    let mut live = pod("p", "4");
+    live["metadata"]["resourceVersion"] = json!("9");
+    api.put(pod_path("p"), live);
+    assert_eq!(house.bind("p", "n1").await, "");
+    assert!(house.page.encode().unwrap().contains("fairlead_extender_reservation_conflicts_total 1"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_without_an_answer_is_given_up_and_the_bind_goes_on() {
     let (house, api) = house(&[pod("p", "4")], &[]);

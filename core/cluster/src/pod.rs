@@ -6,7 +6,6 @@ use fairlead_fairshare::{PendingPod, ResourceVector};
 use fairlead_placement::{PodFacts, PodRef};
 use fairlead_topology::CpuRequest;
 use k8s_openapi::api::core::v1::Pod;
-use std::collections::BTreeMap;
 
 /// The controller of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +25,6 @@ pub struct PodView {
     pub id: PodRef,
     /// `metadata.resourceVersion`.
     pub resource_version: String,
-    /// Labels; never used to tell the tenant.
-    pub labels: BTreeMap<String, String>,
     /// The controller, if it has one.
     pub owner: Option<Owner>,
     /// Creation, ms since the Unix epoch.
@@ -77,7 +74,6 @@ impl PodView {
                 uid: meta.uid.clone().filter(|uid| !uid.is_empty())?,
             },
             resource_version: meta.resource_version.clone().unwrap_or_default(),
-            labels: meta.labels.clone().unwrap_or_default(),
             owner: owner.map(|o| Owner { kind: o.kind.clone(), name: o.name.clone(), uid: o.uid.clone() }),
             created_ms: created_ms(meta),
             priority: spec.and_then(|spec| spec.priority).unwrap_or(0),

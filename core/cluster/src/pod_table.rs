@@ -42,12 +42,6 @@ impl PodTable {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
-    /// The pod of that name; looks at every pod.
-    #[must_use]
-    pub fn by_name(&self, namespace: &str, name: &str) -> Option<&Arc<PodView>> {
-        self.iter().find(|pod| pod.id.name == name && pod.id.namespace == namespace)
-    }
-
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,5 +1,4 @@
 //! Reservations between the wire and the core, and the annotation that a Binding carries.
-use crate::fields::milliseconds;
 use crate::node::Distrust;
 use crate::pod::PodView;
 use fairlead_crds::keys;
@@ -15,31 +14,10 @@ use k8s_openapi::jiff::Timestamp;
 /// # Errors
 /// A CPU list or a number that cannot be read.
 pub fn from_wire(wire: &Wire) -> Result<Reservation, ReservationFault> {
-    let malformed = |field: &'static str, message: String| ReservationFault::Malformed {
-        pod_uid: wire.pod_uid.clone(),
-        field,
-        message,
-    };
-    let mask = |field, text: &str| CpuMask::parse_list(text).map_err(|error| malformed(field, error.to_string()));
-    let mut containers = Vec::with_capacity(wire.containers.len());
-    for container in &wire.containers {
-        containers.push((container.name.clone(), mask("containers.cpus", &container.cpus)?));
-    }
-    let mut memory = Vec::with_capacity(wire.memory.len());
-    for part in &wire.memory {
-        let numa_node = u32::try_from(part.numa_node)
-            .map_err(|_| malformed("memory.numaNode", format!("{} is no NUMA node", part.numa_node)))?;
-        let bytes =
-            u64::try_from(part.bytes).map_err(|_| malformed("memory.bytes", format!("{} is no amount", part.bytes)))?;
-        memory.push((numa_node, bytes));
-    }
-    Ok(Reservation {
-        pod: PodRef { namespace: wire.namespace.clone(), name: wire.name.clone(), uid: wire.pod_uid.clone() },
-        reserved_at_ms: milliseconds(&wire.reserved_at),
-        cpus: mask("cpus", &wire.cpus)?,
-        containers,
-        memory,
-    })
+    let pod = PodRef { namespace: wire.namespace.clone(), name: wire.name.clone(), uid: wire.pod_uid.clone() };
+    let containers = wire.containers.iter().map(|part| (part.name.as_str(), part.cpus.as_str()));
+    let memory = wire.memory.iter().map(|part| (part.numa_node, part.bytes));
+    Reservation::parse(pod, wire.reserved_at.0.as_millisecond(), &wire.cpus, containers, memory)
 }
 
 /// Writes a reservation. The time is cut to whole seconds when it is serialized.

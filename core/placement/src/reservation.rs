@@ -35,6 +35,34 @@ impl Reservation {
         Self { pod, reserved_at_ms, cpus: choice.cpus, containers: choice.containers, memory: choice.memory }
     }
 
+    /// Reads one from the plain parts that it has on the wire: CPU lists, containers with theirs, and (NUMA node, bytes).
+    ///
+    /// # Errors
+    /// A CPU list or a number that cannot be read.
+    pub fn parse<'a>(
+        pod: PodRef,
+        reserved_at_ms: i64,
+        cpus: &str,
+        containers: impl IntoIterator<Item = (&'a str, &'a str)>,
+        memory: impl IntoIterator<Item = (i64, i64)>,
+    ) -> Result<Self, ReservationFault> {
+        let malformed =
+            |field, message: String| ReservationFault::Malformed { pod_uid: pod.uid.clone(), field, message };
+        let mask = |field, text: &str| CpuMask::parse_list(text).map_err(|error| malformed(field, error.to_string()));
+        let container = |(name, cpus): (&str, &str)| Ok((name.to_owned(), mask("containers.cpus", cpus)?));
+        let memory_of = |(numa_node, bytes): (i64, i64)| {
+            let id = u32::try_from(numa_node);
+            let id = id.map_err(|_| malformed("memory.numaNode", format!("{numa_node} is no NUMA node")))?;
+            let amount = u64::try_from(bytes);
+            Ok((id, amount.map_err(|_| malformed("memory.bytes", format!("{bytes} is no amount")))?))
+        };
+        let cpus = mask("cpus", cpus)?;
+        let containers = containers.into_iter().map(container).collect::<Result<_, _>>()?;
+        let memory = memory.into_iter().map(memory_of).collect::<Result<_, _>>()?;
+        let reserved_at_ms = u64::try_from(reserved_at_ms).unwrap_or(0);
+        Ok(Self { pod, reserved_at_ms, cpus, containers, memory })
+    }
+
     /// Bytes on all NUMA nodes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {

@@ -1,5 +1,5 @@
 //! Freeing what is held for nobody, case by case; and what a set of reservations may not say.
-#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, reason = "tests")]
 mod support;
 
 use fairlead_placement::reap::{Candidate, Seen, State, candidates, start, step};
@@ -106,6 +106,24 @@ fn a_conflict_starts_over_and_an_absent_reservation_ends_it() {
         assert_eq!(asked, Request::ReadPlacement { node: "n1".into(), live: true });
         let (_, asked) = tell(&state, Event::Placement(PlacementRead::Found(placement(6, 4, Vec::new()))));
         assert_eq!(asked, Request::Finished(Withdrawal::NothingHeld));
+    }
+}
+
+#[test]
+fn a_reservation_is_read_from_its_parts_or_the_field_is_named() {
+    let parse = |cpus, of_container, numa_node, bytes| {
+        Reservation::parse(pod("a"), -1, cpus, [("main", of_container)], [(numa_node, bytes)])
+    };
+    let read = Reservation { reserved_at_ms: 0, containers: vec![("main".into(), mask("0"))], ..held("a", "0-1") };
+    assert_eq!(parse("0-1", "0", 0, 100), Ok(read));
+    for (fault, expected) in [
+        (parse("x", "0", 0, 1), "cpus"),
+        (parse("0", "1-", 0, 1), "containers.cpus"),
+        (parse("0", "0", -1, 1), "memory.numaNode"),
+        (parse("0", "0", 0, -1), "memory.bytes"),
+    ] {
+        let Err(ReservationFault::Malformed { pod_uid, field, .. }) = fault else { panic!("{fault:?}") };
+        assert_eq!((pod_uid.as_str(), field), ("a", expected));
     }
 }
 
