@@ -1,6 +1,11 @@
-//! Exhaustive search over the shipped steps: extenders that overlap, lost replies, writes that arrive late, crashes, a
-//! reaper. In every reachable state no CPU is in two reservations, and no pod is bound without a reservation that holds
-//! exactly the CPUs its annotation names.
+//! Exhaustive search over the shipped steps: extenders that overlap, lost and refused writes, writes that arrive late,
+//! crashes, a watch that is one write behind, pods that go, end or are being deleted, a reaper. In every state reached no
+//! CPU is in two reservations, and no pod that may run is without a reservation that holds exactly the CPUs its
+//! annotation names.
+//!
+//! The bound: histories of at most `max_writes` writes (states beyond are checked and not followed), so many faults as a
+//! search says, all pods and NodePlacements there from the start. Pauses take no time of their own: whatever they leave
+//! room for is among the orders searched. A NodePlacement that is lost is not in it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, reason = "tests")]
 mod support;
 
@@ -18,6 +23,9 @@ use support::{cpus, machine, pod};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct ApiPod {
     exists: bool,
+    gated: bool,
+    deleting: bool,
+    terminal: bool,
     version: u32,
     bound: Option<(String, Vec<(String, CpuMask)>)>,
 }
@@ -47,6 +55,9 @@ enum Job {
 struct World {
     pods: Vec<ApiPod>,
     nodes: Vec<ApiPlacement>,
+    /// As they were before their last change: what a watch that is behind shows.
+    pods_before: Vec<ApiPod>,
+    nodes_before: Vec<ApiPlacement>,
     actors: Vec<(Actor, Option<Request>)>,
     /// Writes whose answer nobody hears; each may yet happen.
     late: Vec<Request>,
@@ -67,6 +78,10 @@ struct Setting {
     machine: Arc<Machine>,
     cpus_per_pod: u32,
     pods_may_go: bool,
+    /// The first pod has a gate at first.
+    gated: bool,
+    /// The watch may be behind.
+    stale: bool,
     /// The API server compares the Binding's resourceVersion; off only to show that the search would notice.
     fenced: bool,
 }
@@ -84,8 +99,7 @@ fn index_in(name: &str) -> usize {
 }
 
 impl Setting {
-    fn pod_read(&self, world: &World, index: usize) -> PodRead {
-        let api = &world.pods[index];
+    fn pod_read(&self, api: &ApiPod, index: usize) -> PodRead {
         if !api.exists {
             return PodRead::Missing;
         }
@@ -93,9 +107,9 @@ impl Setting {
             uid: uid(index),
             resource_version: api.version.to_string(),
             node: api.bound.as_ref().map(|(node, _)| node.clone()),
-            deleting: false,
-            gated: false,
-            terminal: false,
+            deleting: api.deleting,
+            gated: api.gated,
+            terminal: api.terminal,
             exclusive: Some(cpus(self.cpus_per_pod)),
             shared_milli: 0,
         })
@@ -124,7 +138,7 @@ impl Setting {
             return Event::Bound(BindOutcome::NotFound);
         }
         let other_version = resource_version.as_ref().is_some_and(|version| *version != api.version.to_string());
-        if api.bound.is_some() || (self.fenced && other_version) {
+        if api.bound.is_some() || api.gated || api.deleting || (self.fenced && other_version) {
             return Event::Bound(BindOutcome::Conflict("bound or another version".into()));
         }
         api.version += 1;
@@ -132,20 +146,45 @@ impl Setting {
         Event::Bound(BindOutcome::Done)
     }
 
-    /// Carries a request out as the API server would.
+    fn placement_read(&self, placement: &ApiPlacement) -> Event {
+        Event::Placement(PlacementRead::Found(PlacementFacts {
+            uid: "np".into(),
+            generation: placement.generation,
+            reservations: placement.reservations.clone(),
+            machine: Ok(Arc::clone(&self.machine)),
+            beside: Beside::default(),
+        }))
+    }
+
+    /// Changes the world, and remembers how it was.
+    fn change<T>(world: &mut World, change: impl FnOnce(&mut World) -> T) -> T {
+        let (pods, nodes) = (world.pods.clone(), world.nodes.clone());
+        let answer = change(world);
+        for (index, before) in
+            pods.into_iter().enumerate().filter(|(index, pod)| world.pods[*index] != *pod).collect::<Vec<_>>()
+        {
+            world.pods_before[index] = before;
+        }
+        for (index, before) in
+            nodes.into_iter().enumerate().filter(|(index, node)| world.nodes[*index] != *node).collect::<Vec<_>>()
+        {
+            world.nodes_before[index] = before;
+        }
+        answer
+    }
+
     fn execute(&self, world: &mut World, request: &Request) -> Event {
+        Self::change(world, |world| self.serve(world, request))
+    }
+
+    /// Carries a request out as the API server would.
+    fn serve(&self, world: &mut World, request: &Request) -> Event {
         match request {
-            Request::ReadPod { pod } => Event::Pod(self.pod_read(world, index_in(&pod.uid))),
-            Request::ReadPlacement { node, .. } => {
-                let placement = &world.nodes[index_in(node)];
-                Event::Placement(PlacementRead::Found(PlacementFacts {
-                    uid: "np".into(),
-                    generation: placement.generation,
-                    reservations: placement.reservations.clone(),
-                    machine: Ok(Arc::clone(&self.machine)),
-                    beside: Beside::default(),
-                }))
+            Request::ReadPod { pod } => {
+                let index = index_in(&pod.uid);
+                Event::Pod(self.pod_read(&world.pods[index], index))
             }
+            Request::ReadPlacement { node, .. } => self.placement_read(&world.nodes[index_in(node)]),
             Request::Reserve { node, generation, replaces, reservation, .. } => {
                 Self::patch(world, node, *generation, |all| match replaces {
                     Some(index) => all[*index] = reservation.clone(),
@@ -175,7 +214,7 @@ impl Setting {
         let mut next = Vec::new();
         for (index, (actor, pending)) in world.actors.iter().enumerate() {
             match (actor, pending) {
-                (Actor::Waiting(job), _) => next.push(self.start(world, index, *job)),
+                (Actor::Waiting(job), _) => self.start(world, index, *job, &mut next),
                 (_, Some(request)) => self.carry_out(world, index, request, &mut next),
                 (_, None) => {}
             }
@@ -186,36 +225,64 @@ impl Setting {
             self.execute(&mut after, &request);
             next.push(after);
         }
-        if self.pods_may_go && world.faults_left > 0 && world.pods[0].exists {
-            let mut after = world.clone();
-            after.faults_left -= 1;
-            after.pods[0] = ApiPod { exists: false, bound: None, ..after.pods[0].clone() };
-            next.push(after);
-        }
+        self.pod_changes(world, &mut next);
         next
     }
 
-    fn start(&self, world: &World, actor: usize, job: Job) -> World {
-        let mut after = world.clone();
-        let (state, asked) = match job {
+    /// What others do to the first pod.
+    fn pod_changes(&self, world: &World, next: &mut Vec<World>) {
+        let mut change = |faults: u8, change: fn(&mut ApiPod)| {
+            let mut after = world.clone();
+            after.faults_left -= faults;
+            Self::change(&mut after, |after| {
+                after.pods[0].version += 1;
+                change(&mut after.pods[0]);
+            });
+            next.push(after);
+        };
+        let pod = &world.pods[0];
+        if pod.exists && pod.gated {
+            change(0, |pod| pod.gated = false);
+        }
+        if !self.pods_may_go || world.faults_left == 0 || !pod.exists {
+            return;
+        }
+        change(1, |pod| (pod.exists, pod.bound) = (false, None));
+        if !pod.deleting {
+            change(1, |pod| pod.deleting = true);
+        }
+        if !pod.terminal {
+            change(1, |pod| pod.terminal = true);
+        }
+    }
+
+    fn start(&self, world: &World, actor: usize, job: Job, next: &mut Vec<World>) {
+        let mut begin = |state, asked| {
+            let mut after = world.clone();
+            settle(&mut after, actor, state, asked);
+            next.push(after);
+        };
+        match job {
             Job::Bind { pod: index, node: target } => {
-                let seen = match self.pod_read(world, index) {
-                    PodRead::Found(facts) => Some(facts),
-                    _ => None,
-                };
-                let request = BindRequest { pod: pod(&uid(index)), node: node(target) };
-                let begin = Event::Start { request, pod: seen, now_ms: 10_000 };
-                let (state, asked) = bind::step(&bind::State::default(), &begin);
-                (Actor::Binding(state), asked)
+                let (now, before) = (&world.pods[index], &world.pods_before[index]);
+                let shown = std::iter::once(now).chain((self.stale && before != now).then_some(before));
+                for api in shown {
+                    let seen = match self.pod_read(api, index) {
+                        PodRead::Found(facts) => Some(facts),
+                        _ => None,
+                    };
+                    let request = BindRequest { pod: pod(&uid(index)), node: node(target) };
+                    let event = Event::Start { request, pod: seen, now_ms: 10_000 };
+                    let (state, asked) = bind::step(&bind::State::default(), &event);
+                    begin(Actor::Binding(state), asked);
+                }
             }
             Job::Reap { pod: index, node: target } => {
                 let candidate = Candidate { node: node(target), pod: pod(&uid(index)), even_unbound: true };
                 let (state, asked) = reap::start(candidate);
-                (Actor::Reaping(state), asked)
+                begin(Actor::Reaping(state), asked);
             }
-        };
-        settle(&mut after, actor, state, asked);
-        after
+        }
     }
 
     fn carry_out(&self, world: &World, actor: usize, request: &Request, next: &mut Vec<World>) {
@@ -223,15 +290,27 @@ impl Setting {
         let event = self.execute(&mut answered, request);
         tell(&mut answered, actor, &event);
         next.push(answered);
+        if let Request::ReadPlacement { node, live: false } = request
+            && self.stale
+            && world.nodes[index_in(node)] != world.nodes_before[index_in(node)]
+        {
+            let mut behind = world.clone();
+            let event = self.placement_read(&world.nodes_before[index_in(node)]);
+            tell(&mut behind, actor, &event);
+            next.push(behind);
+        }
         if world.faults_left == 0 {
             return;
         }
         let mut faulty = world.clone();
         faulty.faults_left -= 1;
-        let lost = match request {
-            Request::Reserve { .. } | Request::Release { .. } => Event::Patched(PatchOutcome::Lost),
-            Request::Bind { .. } => Event::Bound(BindOutcome::Lost),
-            Request::Touch { .. } => Event::Touched(TouchOutcome::Lost),
+        let why = String::from("no");
+        let (lost, refused) = match request {
+            Request::Reserve { .. } | Request::Release { .. } => {
+                (Event::Patched(PatchOutcome::Lost), Event::Patched(PatchOutcome::Refused(why)))
+            }
+            Request::Bind { .. } => (Event::Bound(BindOutcome::Lost), Event::Bound(BindOutcome::Refused(why))),
+            Request::Touch { .. } => (Event::Touched(TouchOutcome::Lost), Event::Touched(TouchOutcome::Refused(why))),
             _ => {
                 // Nothing but a crash can go wrong with a read.
                 faulty.actors[actor] = (Actor::Over, None);
@@ -239,6 +318,9 @@ impl Setting {
                 return;
             }
         };
+        let mut declined = faulty.clone();
+        tell(&mut declined, actor, &refused);
+        next.push(declined);
         // The answer is lost after the write.
         let mut after_write = faulty.clone();
         self.execute(&mut after_write, request);
@@ -259,7 +341,7 @@ impl Setting {
             Held::of(&self.machine, &placement.reservations).map_err(|fault| fault.to_string())?;
         }
         for (index, api) in world.pods.iter().enumerate() {
-            let Some((node, containers)) = api.bound.as_ref().filter(|_| api.exists) else { continue };
+            let Some((node, containers)) = api.bound.as_ref().filter(|_| api.exists && !api.terminal) else { continue };
             let held = world.nodes[index_in(node)].reservations.iter().find(|held| held.pod.uid == uid(index));
             if held.map(|held| &held.containers) != Some(containers) {
                 return Err(format!("{} is bound with {containers:?}, reserved is {held:?}", uid(index)));
@@ -315,9 +397,15 @@ struct Found {
 }
 
 fn search(setting: &Setting, pods: usize, nodes: usize, jobs: &[Job], faults: u8) -> Found {
+    let fresh = ApiPod { exists: true, gated: false, deleting: false, terminal: false, version: 1, bound: None };
+    let mut all_pods = vec![fresh; pods];
+    all_pods[0].gated = setting.gated;
+    let empty = vec![ApiPlacement { generation: 1, reservations: Vec::new() }; nodes];
     let first = World {
-        pods: vec![ApiPod { exists: true, version: 1, bound: None }; pods],
-        nodes: vec![ApiPlacement { generation: 1, reservations: Vec::new() }; nodes],
+        pods_before: all_pods.clone(),
+        nodes_before: empty.clone(),
+        pods: all_pods,
+        nodes: empty,
         actors: jobs.iter().map(|&job| (Actor::Waiting(job), None)).collect(),
         late: Vec::new(),
         faults_left: faults,
@@ -353,7 +441,7 @@ fn search(setting: &Setting, pods: usize, nodes: usize, jobs: &[Job], faults: u8
 }
 
 fn setting(cores: u32, cpus_per_pod: u32) -> Setting {
-    Setting { machine: machine(cores), cpus_per_pod, pods_may_go: false, fenced: true }
+    Setting { machine: machine(cores), cpus_per_pod, pods_may_go: false, gated: false, stale: true, fenced: true }
 }
 
 fn holds(found: &Found) {
@@ -397,4 +485,12 @@ fn the_search_notices_a_binding_without_fence() {
     let jobs = [Job::Bind { pod: 0, node: 0 }, Job::Bind { pod: 0, node: 0 }, Job::Reap { pod: 0, node: 0 }];
     let found = search(&Setting { fenced: false, ..setting(3, 2) }, 1, 1, &jobs, 1);
     assert!(found.violation.is_some_and(|violation| violation.contains("is bound with")));
+}
+
+#[test]
+fn a_pod_that_is_let_out_goes_away_or_ends_while_it_is_bound() {
+    let jobs = [Job::Bind { pod: 0, node: 0 }, Job::Bind { pod: 0, node: 0 }, Job::Reap { pod: 0, node: 0 }];
+    let found = search(&Setting { pods_may_go: true, gated: true, ..setting(2, 2) }, 1, 1, &jobs, 1);
+    holds(&found);
+    assert_eq!(found.most_bound, 1);
 }
