@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::machine::{CacheGroup, Machine};
 use crate::search::search;
-use crate::{NodeFree, Rank, Score};
+use crate::{NodeFree, Score};
 
 /// Exclusive whole CPUs for one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,41 +157,14 @@ impl FreeSummary {
         (summary, in_order)
     }
 
-    /// Wholly free cores that can be given to exclusive requests.
-    #[must_use]
-    pub fn free_cores(&self) -> u32 {
-        self.free_cores
-    }
-
-    /// Free CPUs above the reserve of the shared pool.
-    #[must_use]
-    pub fn spare_cpus(&self) -> u32 {
-        self.spare_cpus
-    }
-
-    /// For each NUMA node with CPUs: dense index, wholly free cores, free memory in bytes.
-    pub fn numa_nodes(&self) -> impl Iterator<Item = (usize, u32, u64)> + '_ {
-        self.numa_nodes.iter().map(|node| (usize::from(node.index), u32::from(node.free_cores), node.memory_bytes))
-    }
-
     /// The score the choice for this request would have; `machine` is the one the summary was made of.
     ///
     /// # Errors
     /// [`NoFit`] if, and only if, [`crate::choose`] says so too.
     pub fn evaluate(&self, machine: &Machine, request: &CpuRequest) -> Result<Score, NoFit> {
-        let (rank, numa_cores) = self.rank(machine, request)?;
-        Ok(self.score(&rank, numa_cores))
-    }
-
-    /// The rank of the choice and the regular cores of the NUMA nodes it uses: what the score is made of, for
-    /// explanations.
-    ///
-    /// # Errors
-    /// As [`FreeSummary::evaluate`].
-    pub fn rank(&self, machine: &Machine, request: &CpuRequest) -> Result<(Rank, u32), NoFit> {
         let demand = self.demand(request)?;
         let found = search(machine, self, &demand, &mut |_, _| 0).ok_or_else(|| self.not_enough_cpus(&demand))?;
-        Ok((found.rank, self.numa_cores(&found.nodes)))
+        Ok(self.score(&found.rank, self.numa_cores(&found.nodes)))
     }
 
     /// The request in cores, if the sums allow it. Sums suffice: all NUMA nodes together are one of the sets searched.

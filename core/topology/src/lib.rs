@@ -41,5 +41,5 @@ pub use machine::{
 };
 pub use mask::CpuMask;
 pub use mask_text::CpuListError;
-pub use rank::{Rank, Score};
+pub use rank::Score;
 pub use search::{MAX_NUMA_SETS, MAX_SEARCH_STEPS};

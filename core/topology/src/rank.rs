@@ -6,18 +6,18 @@ use crate::free::FreeSummary;
 ///
 /// `evaluate` and `choose` find the same least rank, and the score is made of nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Rank {
+pub(crate) struct Rank {
     /// NUMA nodes that give cores or memory; at least 1.
-    pub numa_nodes: u32,
+    pub(crate) numa_nodes: u32,
     /// Sum of the distances between those nodes, both directions, SLIT units; 0 for one node.
-    pub distance: u64,
+    pub(crate) distance: u64,
     /// Cache groups touched; at least 1.
-    pub l3_caches: u32,
+    pub(crate) l3_caches: u32,
     /// Free whole cores that remain in those NUMA nodes.
-    pub numa_left: u32,
+    pub(crate) numa_left: u32,
     /// Free whole cores that remain in the L3 if there is but one; 0 where several are touched (there the tie is
     /// broken by the sum over them, which only `choose` needs to know).
-    pub l3_left: u32,
+    pub(crate) l3_left: u32,
 }
 
 /// How well a request fits a node, 0 (worst) to 100 (best).

@@ -1,8 +1,9 @@
 //! Every set of NUMA nodes of one size, but for those that cannot be the least.
 
 use super::{GROUPS_PER_STEP, MAX_SEARCH_STEPS, NodeSet, Search, Sums, caches_needed};
+use crate::Machine;
 use crate::free::{FreeSummary, NumaFree};
-use crate::{Machine, Rank};
+use crate::rank::Rank;
 
 /// What stays the same while all sets of one size are walked through.
 pub(super) struct Walk {

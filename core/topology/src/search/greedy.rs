@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use smallvec::SmallVec;
 
 use super::{NodeSet, Search, Sums};
-use crate::Rank;
+use crate::rank::Rank;
 
 /// So many times growth may look at a node, over all its starts; growth from a single start may look at each node once
 /// for each node it takes. 40 nodes are all tried as starts, of 256 one.

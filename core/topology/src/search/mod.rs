@@ -5,8 +5,9 @@ mod greedy;
 
 use smallvec::SmallVec;
 
+use crate::Machine;
 use crate::free::{Demand, FreeSummary};
-use crate::{Machine, Rank};
+use crate::rank::Rank;
 use exact::Walk;
 
 /// How many sets of NUMA nodes of one size are tried before the search turns greedy: the number of halves of 16.

@@ -33,7 +33,7 @@ fn steps(machine: &Machine, taken: &CpuMask, memory: &[u64], cores: u32, memory_
     let free = NodeFree { cpus: &free, memory_free_bytes: memory, shared_reserve: 0 };
     let summary = FreeSummary::new(machine, &free);
     let demand = Demand { cores, memory_bytes };
-    let mut tie = |_: &[u16], _: &crate::Rank| 0;
+    let mut tie = |_: &[u16], _: &crate::rank::Rank| 0;
     let mut search = Search::new(machine, &summary, &demand, &mut tie);
     search.several();
     let found = search.best.as_ref().unwrap();
