@@ -70,6 +70,35 @@ fn ids_and_ranges() {
 }
 
 #[test]
+fn every_list_is_bounded_and_has_cpus() {
+    assert_eq!(lie(|m| m.packages[1].cpus = CpuMask::new()), MachineError::NoCpus { field: Field::Packages, id: 1 });
+    let out = |field| MachineError::CpuOutOfRange { field, id: 0, cpu: MAX_CPUS, max: MAX_CPUS - 1 };
+    let far = || CpuMask::from_ids([0, MAX_CPUS]);
+    assert_eq!(lie(|m| m.cores[0].cpus = far()), out(Field::Cores));
+    assert_eq!(lie(|m| m.packages[0].cpus = far()), out(Field::Packages));
+    assert_eq!(lie(|m| m.l3_caches[0].cpus = far()), out(Field::L3Caches));
+}
+
+#[test]
+fn a_numa_node_without_its_cpus() {
+    // Cores that no node has; a memory-only node beside nodes that have them all is no lie (see below).
+    assert_eq!(
+        lie(|m| m.numa_nodes[1].cpus = CpuMask::new()),
+        MachineError::CoreOutside { core: 2, field: Field::NumaNodes, cpus: list("4-5") }
+    );
+    assert_eq!(
+        lie(|m| drop(m.numa_nodes.remove(0))),
+        MachineError::CoreOutside { core: 0, field: Field::NumaNodes, cpus: list("0-1") }
+    );
+    let field = Field::NumaNodes;
+    assert_eq!(lie(|m| m.numa_nodes.push(numa(1, ""))), MachineError::DuplicateId { field, id: 1 });
+    assert_eq!(
+        lie(|m| m.numa_nodes.push(numa(7, "0-7"))),
+        MachineError::Overlap { field, first: 0, second: 7, cpus: list("0-3") }
+    );
+}
+
+#[test]
 fn overlaps() {
     let overlap = |field, cpus| MachineError::Overlap { field, first: 0, second: 1, cpus: list(cpus) };
     assert_eq!(lie(|m| m.cores[1].cpus = list("1-3")), overlap(Field::Cores, "1"));
@@ -111,6 +140,8 @@ fn borders() {
     assert_eq!(lie(|m| m.l3_caches = vec![l3(0, "0-2"), l3(1, "3-7")]), straddles(Field::L3Caches));
     assert_eq!(lie(|m| m.l3_caches = vec![l3(0, "0-2")]), straddles(Field::L3Caches));
     assert_eq!(lie(|m| m.l3_caches = vec![l3(5, "2-5")]), MachineError::L3StraddlesNuma { l3: 5, numa: 0 });
+    // All of one node and a part of the other.
+    assert_eq!(lie(|m| m.l3_caches = vec![l3(5, "0-5")]), MachineError::L3StraddlesNuma { l3: 5, numa: 1 });
 }
 
 #[test]
@@ -125,6 +156,17 @@ fn distances() {
         }),
         MachineError::DistanceTwice { numa: 0, to: 1 }
     );
+    // A matrix with a column too many names a node that is not there, or one twice.
+    let row = |ids: &'static [u32]| {
+        move |m: &mut MachineDescription| {
+            m.numa_nodes[1].distances = ids.iter().map(|&to| NumaDistance { to, value: 20 }).collect();
+        }
+    };
+    assert_eq!(lie(row(&[0, 1, 2])), MachineError::DistanceToUnknown { numa: 1, to: 2 });
+    assert_eq!(lie(row(&[0, 1, 1])), MachineError::DistanceTwice { numa: 1, to: 1 });
+    // One too few leaves the rest at the kernel's default.
+    let short = truth(row(&[1]));
+    assert_eq!((short.numa_distance(1, 0), short.numa_distance(1, 1)), (Some(20), Some(20)));
     let machine = truth(with(1, 32));
     assert_eq!((machine.numa_distance(0, 1), machine.numa_distance(1, 0)), (Some(32), Some(20)));
     assert_eq!((machine.numa_distance(0, 0), machine.numa_distance(0, 2)), (Some(10), None));
