@@ -2,7 +2,8 @@
 use fairlead_crds::keys;
 use fairlead_fairshare::ResourceVector;
 use fairlead_fairshare::protocol::{PodView, Standing, Uid, VersionError, parse_version};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ pub struct PodNote {
     pub created_ms: u64,
     /// Our condition on it.
     pub told: Option<Told>,
+    /// Since when its status is what it is.
+    pub told_since: Option<Time>,
     /// Names our scheduler, has neither gate nor released annotation, and is not bound: it came past the gate.
     pub unstamped: bool,
     /// It is being deleted.
@@ -101,7 +104,8 @@ impl PodNote {
             request: fairlead_cluster::request::effective(pod),
             priority: pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0),
             created_ms: meta.creation_timestamp.as_ref().map_or(0, |t| crate::clock::ms_of(&t.0)),
-            told: told(pod),
+            told: our_condition(pod).map(told),
+            told_since: our_condition(pod).and_then(|condition| condition.last_transition_time.clone()),
             deleting: meta.deletion_timestamp.is_some(),
         })
     }
@@ -122,14 +126,17 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
 }
 
-fn told(pod: &Pod) -> Option<Told> {
+fn our_condition(pod: &Pod) -> Option<&PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let ours = conditions.iter().find(|c| c.type_ == keys::condition::RELEASED)?;
-    Some(Told {
-        released: ours.status == "True",
-        reason: ours.reason.clone().unwrap_or_default(),
-        message: ours.message.clone().unwrap_or_default(),
-    })
+    conditions.iter().find(|c| c.type_ == keys::condition::RELEASED)
+}
+
+fn told(condition: &PodCondition) -> Told {
+    Told {
+        released: condition.status == "True",
+        reason: condition.reason.clone().unwrap_or_default(),
+        message: condition.message.clone().unwrap_or_default(),
+    }
 }
 
 /// All pods, by UID and by namespace. Both share the notes.

@@ -169,3 +169,20 @@ async fn a_removal_under_way_is_settled_before_its_namespace_changes_hands() {
 async fn a_removal_under_way_is_settled_when_its_tenant_is_deleted() {
     Box::pin(handed_over(&[])).await;
 }
+
+#[tokio::test]
+async fn a_stamp_is_written_once_though_the_watch_lags_and_rarely_where_it_is_refused() {
+    let mut world = World { version: 100, ..World::default() };
+    for name in ["loose", "odd"] {
+        world.add("a", name, false);
+        world.change(&format!("a/{name}"), |pod| pod["spec"]["schedulerName"] = "fairlead-scheduler".into());
+    }
+    world.refused.insert("a/odd".into(), 403);
+    let world = Arc::new(Mutex::new(world));
+    let bed = Box::pin(house_in(&world, &[quota("acme", &["a"], 5)])).await;
+    bed.lead();
+    bed.until_written("stamp loose").await;
+    tokio::time::sleep(Duration::from_millis(6_500)).await;
+    assert_eq!((bed.count("stamp loose"), bed.count("409")), (1, 0), "{:?}", bed.writes());
+    assert!(bed.count("403 stamp odd") <= 3, "{:?}", bed.writes());
+}

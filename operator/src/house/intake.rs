@@ -104,7 +104,6 @@ impl House {
 
     fn lose(&mut self, uid: &Uid) {
         let Some(note) = self.book.remove(uid) else { return };
-        self.stamp_refused.remove(uid);
         self.refusals.forget(uid);
         self.orphans.gone(uid);
         if let Some(tenant) = self.claims.get(&note.namespace).cloned() {
@@ -145,12 +144,7 @@ impl House {
                     self.tell(&tenant, &Event::Observed { uid, view });
                 }
             }
-            Ok(Answer::Stamped(uid, done)) => {
-                self.stamping.remove(&uid);
-                if let (false, Some(note)) = (done, self.book.get(&uid)) {
-                    self.stamp_refused.insert(uid, note.view.version);
-                }
-            }
+            Ok(Answer::Stamped(uid, written)) => self.stamping.ended(&uid, written, now_ms()),
             Err(error) => {
                 // Some request will never be answered: start over, which the protocol is made for.
                 tracing::error!(%error, "An errand died; taking over anew");
@@ -197,7 +191,6 @@ impl House {
             self.settle_strays(&tenant);
         }
         self.touch_orphans();
-        self.stamp_refused.clear();
         self.turns.tick();
         self.send_due();
     }

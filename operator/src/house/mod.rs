@@ -16,8 +16,9 @@ use crate::book::PodBook;
 use crate::metrics::OperatorMetrics;
 use crate::news::{Dated, Kind};
 use crate::objects::Objects;
+use crate::release::attempts::{Attempts, Written};
 use crate::release::carry::Courier;
-use crate::release::conditions::{Telling, Written};
+use crate::release::conditions::Telling;
 use crate::release::desk::Desk;
 use crate::release::errand::{Errand, Report};
 use crate::release::orphans::Orphans;
@@ -25,10 +26,10 @@ use crate::release::refusals::Refusals;
 use crate::view::View;
 use fairlead_cluster::Model;
 use fairlead_fairshare::Turns;
-use fairlead_fairshare::protocol::{PodView, Uid, Version};
+use fairlead_fairshare::protocol::{PodView, Uid};
 use fairlead_runtime::{LeaseState, Pulse};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -58,7 +59,7 @@ enum Answer {
     /// A condition was written (the pod's new view), or not.
     Told(Uid, Written, Option<PodView>),
     /// A pod that came past the gate was stamped, or not.
-    Stamped(Uid, bool),
+    Stamped(Uid, Written),
 }
 
 /// What the house is given.
@@ -88,9 +89,7 @@ pub struct House {
     orphans: Orphans,
     /// The last round of any desk that is gone.
     round: u64,
-    /// Stamps under way, and the version of those that were refused.
-    stamping: BTreeSet<Uid>,
-    stamp_refused: BTreeMap<Uid, Version>,
+    stamping: Attempts,
     leading: bool,
     term: u64,
     /// In which term each kind was last listed.
@@ -129,8 +128,7 @@ impl House {
             refusals: Refusals::default(),
             orphans: Orphans::default(),
             round: 0,
-            stamping: BTreeSet::new(),
-            stamp_refused: BTreeMap::new(),
+            stamping: Attempts::default(),
             leading: false,
             term: 0,
             listed: BTreeMap::new(),

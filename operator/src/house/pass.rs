@@ -4,7 +4,8 @@ use crate::book::{PodNote, Told};
 use crate::clock::now_ms;
 use crate::metrics::Stage;
 use crate::news::Kind;
-use crate::release::conditions::{ToTell, Written};
+use crate::release::attempts::Written;
+use crate::release::conditions::ToTell;
 use crate::release::desk::Desk;
 use crate::release::errand::Place;
 use crate::release::input::{self, Known, Table};
@@ -13,8 +14,10 @@ use crate::release::patch::{self, LedgerOwner};
 use crate::view::{TenantFacts, View};
 use fairlead_cluster::Snapshot;
 use fairlead_crds::keys;
-use fairlead_fairshare::protocol::{Event, Failure, Standing, Uid};
+use fairlead_fairshare::protocol::{Event, Failure, PodView, Standing, Uid};
 use fairlead_fairshare::{ReleasePlan, WaitReason, Waiting, plan_within};
+use fairlead_runtime::ApiError;
+use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -242,29 +245,18 @@ impl House {
     }
 
     fn write_condition(&mut self, to_tell: ToTell) {
-        let ToTell { uid, namespace, name, told } = to_tell;
+        let ToTell { uid, namespace, name, told, since } = to_tell;
         if !told.released {
             self.metrics.refused(reason_of(&told.reason));
         }
-        let now = crate::clock::time_of(now_ms()).0.to_string();
-        let body = patch::condition(&uid, told.released, &told.reason, &told.message, &now);
+        let body = patch::condition(&uid, told.released, &told.reason, &told.message, &since);
         let courier = self.courier.clone();
         self.answers.spawn(async move {
             let place = Place { namespace, name };
             let manager = keys::manager::POD_CONDITION;
-            match courier.patch("write the condition of Pod", &place, manager, &body, true).await {
-                Ok(pod) => match PodNote::of(&pod) {
-                    Ok(note) => Answer::Told(uid, Written::Done(note.view.version), Some(note.view)),
-                    Err(_) => Answer::Told(uid, Written::Refused, None),
-                },
-                Err(error) => {
-                    if !error.is_not_found() {
-                        tracing::warn!(error = %error.chain(), "A pod was not told why it waits");
-                    }
-                    let written = if is_away(&error) { Written::Away } else { Written::Refused };
-                    Answer::Told(uid, written, None)
-                }
-            }
+            let written = courier.patch("write the condition of Pod", &place, manager, &body, true).await;
+            let (written, view) = written_as(written, "A pod was not told why it waits");
+            Answer::Told(uid, written, view)
         });
     }
 
@@ -283,22 +275,37 @@ impl House {
             found.extend(loose.map(|note| (note.clone(), epoch)));
         }
         found.sort_by(|(a, _), (b, _)| (a.created_ms, &a.uid).cmp(&(b.created_ms, &b.uid)));
+        self.stamping.tidy(&self.book);
         for (note, epoch) in found {
-            let refused = self.stamp_refused.get(&note.uid) == Some(&note.view.version);
-            if self.stamping.len() >= TELLING || refused || !self.stamping.insert(note.uid.clone()) {
+            if self.stamping.under_way() >= TELLING || !self.stamping.may_begin(&note, now_ms()) {
                 continue;
             }
+            self.stamping.begin(&note.uid);
             let courier = self.courier.clone();
             self.answers.spawn(async move {
                 let place = Place { namespace: note.namespace.clone(), name: note.name.clone() };
                 let body = patch::stamp(&note.uid, note.view.version, epoch, now_ms());
                 let manager = keys::manager::RELEASE;
-                let done = courier.patch("stamp Pod", &place, manager, &body, false).await;
-                if let Err(error) = &done {
-                    tracing::warn!(error = %error.chain(), "A pod that came past the gate was not stamped");
-                }
-                Answer::Stamped(note.uid.clone(), done.is_ok())
+                let written = courier.patch("stamp Pod", &place, manager, &body, false).await;
+                Answer::Stamped(
+                    note.uid.clone(),
+                    written_as(written, "A pod that came past the gate was not stamped").0,
+                )
             });
+        }
+    }
+}
+
+/// How a write on a pod ended, and the pod as it left it.
+fn written_as(written: Result<Pod, ApiError>, otherwise: &'static str) -> (Written, Option<PodView>) {
+    match written.map(|pod| PodNote::of(&pod)) {
+        Ok(Ok(note)) => (Written::Done(note.view.version), Some(note.view)),
+        Ok(Err(_)) => (Written::Refused, None),
+        Err(error) => {
+            if !error.is_not_found() {
+                tracing::warn!(error = %error.chain(), "{otherwise}");
+            }
+            (if is_away(&error) { Written::Away } else { Written::Refused }, None)
         }
     }
 }

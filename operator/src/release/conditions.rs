@@ -1,15 +1,14 @@
 //! Which pods are told why they wait: on change only, not before the reason has stood for a moment, and never while a
 //! release of the same pod is under way, because a write to its status would change the version that the release needs.
+use super::attempts::{Attempts, Written};
 use crate::book::{PodBook, PodNote, Told};
-use fairlead_fairshare::protocol::{Standing, Uid, Version};
+use crate::clock::time_of;
+use fairlead_fairshare::protocol::{Standing, Uid};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
 
 /// A reason is told when it has stood this long: most pods are released before.
 pub const SETTLED_MS: u64 = 1_000;
-/// Pauses after writes that were refused double from here.
-const PAUSE_MS: u64 = 1_000;
-const PAUSE_MAX_MS: u64 = 30_000;
-
 /// Reason and message of a pod that was told to wait, and then released.
 pub const RELEASED_REASON: &str = "Released";
 const RELEASED_MESSAGE: &str = "the gate was removed; the scheduler places the pod";
@@ -25,46 +24,28 @@ pub struct ToTell {
     pub name: String,
     /// What to say.
     pub told: Told,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Write {
-    UnderWay,
-    Done(Version),
-    Refused { until_ms: u64, pause_ms: u64 },
-}
-
-/// How a write ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    /// The pod has this version now.
-    Done(Version),
-    /// Refused, or not answered by a server that is there.
-    Refused,
-    /// The server could not be reached: nothing is known against the pod.
-    Away,
+    /// Since when the status is what it says.
+    pub since: Time,
 }
 
 /// What was told, and what is about to be.
 #[derive(Debug, Default)]
 pub struct Telling {
     since: BTreeMap<Uid, (Told, u64)>,
-    writes: BTreeMap<Uid, Write>,
-    /// The last pause of pods whose write was refused.
-    pauses: BTreeMap<Uid, u64>,
+    writes: Attempts,
 }
 
 impl Telling {
     /// A write on this pod is under way: do not release it now.
     #[must_use]
     pub fn is_writing(&self, uid: &str) -> bool {
-        self.writes.get(uid) == Some(&Write::UnderWay)
+        self.writes.is_under_way(uid)
     }
 
     /// Writes under way.
     #[must_use]
     pub fn under_way(&self) -> usize {
-        self.writes.values().filter(|write| **write == Write::UnderWay).count()
+        self.writes.under_way()
     }
 
     /// Chooses at most `most` conditions to write, the oldest pods first, and counts them as under way.
@@ -81,36 +62,25 @@ impl Telling {
         let mut found: Vec<(u64, ToTell)> = Vec::new();
         for note in book.iter().filter(|note| !note.deleting) {
             let Some(told) = self.news_for(note, now_ms, verdicts) else { continue };
-            if self.may_write(note, now_ms) && !in_release(note) {
-                let to_tell =
-                    ToTell { uid: note.uid.clone(), namespace: note.namespace.clone(), name: note.name.clone(), told };
+            if self.writes.may_begin(note, now_ms) && !in_release(note) {
+                let stays = note.told.as_ref().is_some_and(|last| last.released == told.released);
+                let since = note.told_since.clone().filter(|_| stays).unwrap_or_else(|| time_of(now_ms));
+                let (uid, namespace, name) = (note.uid.clone(), note.namespace.clone(), note.name.clone());
+                let to_tell = ToTell { uid, namespace, name, told, since };
                 found.push((note.created_ms, to_tell));
             }
         }
         found.sort_by(|a, b| (a.0, &a.1.uid).cmp(&(b.0, &b.1.uid)));
         let chosen: Vec<ToTell> = found.into_iter().take(most).map(|(_, to_tell)| to_tell).collect();
         for to_tell in &chosen {
-            self.writes.insert(to_tell.uid.clone(), Write::UnderWay);
+            self.writes.begin(&to_tell.uid);
         }
         chosen
     }
 
     /// A write ended.
     pub fn answered(&mut self, uid: &Uid, written: Written, now_ms: u64) {
-        let refused = |pause_ms| Write::Refused { until_ms: now_ms.saturating_add(pause_ms), pause_ms };
-        let write = match written {
-            Written::Done(version) => {
-                self.pauses.remove(uid);
-                Write::Done(version)
-            }
-            Written::Away => refused(PAUSE_MS),
-            Written::Refused => {
-                let last = self.pauses.get(uid).map_or(PAUSE_MS, |last| (last * 2).min(PAUSE_MAX_MS));
-                self.pauses.insert(uid.clone(), last);
-                refused(last)
-            }
-        };
-        self.writes.insert(uid.clone(), write);
+        self.writes.ended(uid, written, now_ms);
     }
 
     /// What the pod should be told and is not.
@@ -142,24 +112,9 @@ impl Telling {
         }
     }
 
-    fn may_write(&self, note: &PodNote, now_ms: u64) -> bool {
-        match self.writes.get(&note.uid) {
-            None => true,
-            Some(Write::UnderWay) => false,
-            Some(Write::Done(version)) => note.view.version >= *version,
-            // A clock that was set back does not prolong the pause.
-            Some(Write::Refused { until_ms, pause_ms }) => !(1..=*pause_ms).contains(&until_ms.saturating_sub(now_ms)),
-        }
-    }
-
     fn forget_the_gone(&mut self, book: &PodBook, verdicts: &BTreeMap<Uid, Told>) {
         self.since.retain(|uid, _| verdicts.contains_key(uid));
-        self.writes.retain(|uid, write| match write {
-            Write::UnderWay => true,
-            Write::Done(version) => book.get(uid).is_some_and(|note| note.view.version < *version),
-            Write::Refused { .. } => book.get(uid).is_some(),
-        });
-        self.pauses.retain(|uid, _| book.get(uid).is_some());
+        self.writes.tidy(book);
     }
 }
 
@@ -222,18 +177,18 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_write_is_repeated_after_pauses_that_grow_and_soon_after_an_outage() {
-        let released = book(2, false, Some(verdict("A")));
-        let pauses = |written: Written, pauses_ms: [u64; 6]| {
-            let (mut telling, mut now_ms) = (Telling::default(), 0);
-            for pause_ms in pauses_ms {
-                assert_eq!(telling.choose(now_ms, &released, &BTreeMap::new(), |_| false, 1).len(), 1);
-                telling.answered(&"uid-p".into(), written, now_ms);
-                now_ms += pause_ms;
-                assert!(telling.choose(now_ms - 1, &released, &BTreeMap::new(), |_| false, 1).is_empty());
-            }
-        };
-        pauses(Written::Refused, [1_000, 2_000, 4_000, 8_000, 16_000, 30_000]);
-        pauses(Written::Away, [1_000; 6]);
+    fn the_time_of_the_transition_stays_with_the_status() {
+        let mut telling = Telling::default();
+        let mut note = PodNote::of(&pod("a", "p", 1, true)).unwrap();
+        note.told = Some(verdict("A"));
+        note.told_since = Some(crate::clock::time_of(7_000));
+        let mut book = PodBook::default();
+        book.put(note.clone());
+        assert!(choose(&mut telling, 0, &book, "B").is_empty());
+        assert_eq!(choose(&mut telling, 9_000, &book, "B")[0].since, crate::clock::time_of(7_000));
+        note.view.standing = Standing::Released;
+        book.put(note);
+        let released = Telling::default().choose(9_000, &book, &BTreeMap::new(), |_| false, 10);
+        assert_eq!(released[0].since, crate::clock::time_of(9_000));
     }
 }

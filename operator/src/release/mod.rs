@@ -1,4 +1,5 @@
 //! Letting pods through the gate: the requests of the release protocol carried to the API, and why the others wait.
+pub mod attempts;
 pub mod carry;
 pub mod conditions;
 pub mod desk;

@@ -2,6 +2,7 @@
 use fairlead_crds::keys;
 use fairlead_crds::tenant_ledger::Intent;
 use fairlead_fairshare::protocol::Version;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 /// Strategic merge patch that removes our gate, and no other, if the pod has this UID and this version; the released
@@ -36,7 +37,7 @@ pub fn stamp(uid: &str, version: Version, epoch: u64, now_ms: u64) -> Value {
 
 /// Strategic merge patch of `pods/status` with our condition; others are left alone.
 #[must_use]
-pub fn condition(uid: &str, released: bool, reason: &str, message: &str, now: &str) -> Value {
+pub fn condition(uid: &str, released: bool, reason: &str, message: &str, since: &Time) -> Value {
     json!({
         "metadata": { "uid": uid },
         "status": { "conditions": [{
@@ -44,7 +45,7 @@ pub fn condition(uid: &str, released: bool, reason: &str, message: &str, now: &s
             "status": if released { "True" } else { "False" },
             "reason": reason,
             "message": message,
-            "lastTransitionTime": now,
+            "lastTransitionTime": since,
         }] },
     })
 }
