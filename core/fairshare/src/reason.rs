@@ -55,6 +55,35 @@ pub enum WaitReason {
     },
 }
 
+/// The one list of names: a reason that is not in it does not compile.
+macro_rules! names {
+    ($($reason:ident),* $(,)?) => {
+        impl WaitReason {
+            /// Every reason as conditions and metrics spell it.
+            pub const ALL: &[&str] = &[$(stringify!($reason)),*];
+
+            /// The reason as conditions and metrics spell it.
+            #[must_use]
+            pub fn as_str(&self) -> &'static str {
+                match self {
+                    $(Self::$reason { .. } => stringify!($reason),)*
+                }
+            }
+        }
+    };
+}
+
+names!(
+    WaitingForTenantQuota,
+    ExceedsHardLimit,
+    WaitingForFairShareTurn,
+    WaitingForConcurrencySlot,
+    WaitingForCapacity,
+    ReleaseStalled,
+    ReleaseRefused,
+    Misconfigured,
+);
+
 impl WaitReason {
     /// The reason of a pod that the tenant's hard limits refuse.
     #[must_use]
@@ -67,21 +96,6 @@ impl WaitReason {
             Self::WaitingForConcurrencySlot { hard }
         } else {
             Self::WaitingForTenantQuota { resource: resource.clone(), requested, hard }
-        }
-    }
-
-    /// The reason as conditions and metrics spell it.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::WaitingForTenantQuota { .. } => "WaitingForTenantQuota",
-            Self::ExceedsHardLimit { .. } => "ExceedsHardLimit",
-            Self::WaitingForFairShareTurn => "WaitingForFairShareTurn",
-            Self::WaitingForConcurrencySlot { .. } => "WaitingForConcurrencySlot",
-            Self::WaitingForCapacity { .. } => "WaitingForCapacity",
-            Self::ReleaseStalled => "ReleaseStalled",
-            Self::ReleaseRefused { .. } => "ReleaseRefused",
-            Self::Misconfigured { .. } => "Misconfigured",
         }
     }
 
@@ -154,5 +168,7 @@ mod tests {
         let never = WaitReason::ExceedsHardLimit { resource: "memory".into(), requested: 3 << 30, hard: 1 << 20 };
         assert!(never.message().contains("3Gi memory") && never.message().contains("1Mi"), "{}", never.message());
         assert_eq!(never.as_str(), "ExceedsHardLimit");
+        assert_eq!(WaitReason::ReleaseStalled.as_str(), "ReleaseStalled");
+        assert!(WaitReason::ALL.contains(&never.as_str()));
     }
 }

@@ -246,8 +246,9 @@ impl House {
 
     fn write_condition(&mut self, to_tell: ToTell) {
         let ToTell { uid, namespace, name, told, since } = to_tell;
-        if !told.released {
-            self.metrics.refused(reason_of(&told.reason));
+        let told_to_wait = |reason: &&&str| !told.released && **reason == told.reason;
+        if let Some(reason) = WaitReason::ALL.iter().find(told_to_wait) {
+            self.metrics.refused(reason);
         }
         let body = patch::condition(&uid, told.released, &told.reason, &told.message, &since);
         let courier = self.courier.clone();
@@ -308,19 +309,4 @@ fn written_as(written: Result<Pod, ApiError>, otherwise: &'static str) -> (Writt
             (if is_away(&error) { Written::Away } else { Written::Refused }, None)
         }
     }
-}
-
-/// The closed list again, as a static text for the metric.
-fn reason_of(reason: &str) -> &'static str {
-    const ALL: [&str; 8] = [
-        "WaitingForTenantQuota",
-        "ExceedsHardLimit",
-        "WaitingForFairShareTurn",
-        "WaitingForConcurrencySlot",
-        "WaitingForCapacity",
-        "ReleaseStalled",
-        "ReleaseRefused",
-        "Misconfigured",
-    ];
-    ALL.into_iter().find(|known| *known == reason).unwrap_or("Other")
 }
