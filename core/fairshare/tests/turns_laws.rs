@@ -4,7 +4,7 @@
 use fairlead_fairshare::Turns;
 use proptest::prelude::*;
 
-const TENANTS: [&str; 3] = ["a", "b", "c"];
+const TENANTS: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 /// The decisions of `order`, their requests numbered by tenant.
 fn decided(order: &[usize]) -> Turns<(usize, usize)> {
@@ -42,6 +42,8 @@ fn a_turn_that_does_not_move_is_given_up() {
     let mut turns = decided(&[0, 1]);
     turns.hold("b", (1, 0));
     turns.tick();
+    assert_eq!(turns.due(), [], "decided a moment ago");
+    turns.tick();
     assert_eq!(turns.due(), [(1, 0)]);
     turns.hold("a", (0, 0));
     assert_eq!(turns.due(), [(0, 0)], "late, and not lost");
@@ -71,17 +73,40 @@ fn an_effect_that_is_seen_before_its_answer_costs_one_turn_only() {
     assert_eq!(turns.due(), [], "it is the turn of b");
 }
 
+#[test]
+fn others_that_move_do_not_shield_a_turn_that_hangs() {
+    let mut turns = decided(&[0, 1, 2, 1, 1, 3]);
+    (0..3).for_each(|i| turns.hold("b", (1, i)));
+    assert_eq!(turns.due(), [(1, 0)], "ahead of a, which has not asked yet");
+    turns.tick();
+    turns.ended("b");
+    assert_eq!(turns.due(), [], "a second one would overtake a again");
+    turns.tick();
+    assert_eq!(turns.due(), [(1, 1)], "a is given up; c is first, and overtaken by one");
+}
+
+#[test]
+fn in_a_crowd_one_of_each_goes_at_once() {
+    let mut turns = decided(&[0, 1, 2, 0, 1, 2]);
+    for (index, name) in TENANTS.iter().enumerate().take(3) {
+        (0..2).for_each(|i| turns.hold(name, (index, i)));
+    }
+    assert_eq!(turns.due(), [(0, 0), (0, 1), (1, 0), (2, 0)], "a's second is the first of it behind b and c");
+}
+
 proptest! {
-    /// Any order of decisions, any interleaving of ledgers and answers: by the time a tenant's request is sent, all that
-    /// was decided before it for others has ended; and everything is sent in the end.
+    /// Any order of decisions, any interleaving of ledgers and answers: no decision is overtaken by more than one pod of
+    /// any other tenant, by none where fewer than three tenants stand in the line, and everything is sent in the end.
     #[test]
-    fn the_order_sent_is_the_order_decided(
-        order in prop::collection::vec(0..TENANTS.len(), 1..40),
+    fn nobody_is_overtaken_by_more_than_one_pod_of_another(
+        order in (2..=TENANTS.len()).prop_flat_map(|tenants| prop::collection::vec(0..tenants, 1..40)),
         choices in prop::collection::vec(any::<prop::sample::Index>(), 400),
     ) {
         let mut turns = decided(&order);
+        let positions: Vec<Vec<usize>> =
+            (0..TENANTS.len()).map(|t| (0..order.len()).filter(|&at| order[at] == t).collect()).collect();
+        let wanted: Vec<usize> = positions.iter().map(Vec::len).collect();
         let mut asked = [0; TENANTS.len()];
-        let wanted: Vec<usize> = (0..TENANTS.len()).map(|t| order.iter().filter(|&&next| next == t).count()).collect();
         let (mut sent, mut ended) = ([0; TENANTS.len()], [0; TENANTS.len()]);
         for choice in choices {
             // What may happen next: a ledger write yields a request, or a request under way is answered.
@@ -99,13 +124,15 @@ proptest! {
                 turns.ended(TENANTS[tenant]);
                 ended[tenant] += 1;
             }
+            let in_line = (0..TENANTS.len()).filter(|&t| ended[t] < wanted[t]).count();
             for (tenant, number) in turns.due() {
                 prop_assert_eq!(number, sent[tenant]);
                 sent[tenant] += 1;
-                let position = order.iter().enumerate().filter(|(_, t)| **t == tenant).nth(number).unwrap().0;
                 for other in (0..TENANTS.len()).filter(|&other| other != tenant) {
-                    let before = order[..position].iter().filter(|&&t| t == other).count();
-                    prop_assert!(ended[other] >= before, "{tenant} overtook {other}");
+                    for &open in &positions[other][ended[other]..] {
+                        let overtaken_by = positions[tenant][..=number].iter().filter(|&&at| at > open).count();
+                        prop_assert!(overtaken_by <= usize::from(in_line >= 3), "{tenant} overtook {other} at {open}");
+                    }
                 }
             }
         }
