@@ -95,7 +95,7 @@ async fn a_lease_won_again_waits_for_lists_of_its_own_term() {
     assert_eq!(bed.writes().len(), before, "{:?}", bed.writes());
     assert!(!bed.view.borrow().synced);
     bed.world.lock().unwrap().change("a/p1", |pod| pod["status"]["phase"] = "Succeeded".into());
-    bed.list(&[quota("acme", &["a"], 1)]).await;
+    Box::pin(bed.list(&[quota("acme", &["a"], 1)])).await;
     bed.until_written("ungate p2").await;
 }
 
@@ -140,7 +140,7 @@ async fn handed_over(old: &[serde_json::Value]) {
     let new = quota("globex", &["b"], 1);
     world.lock().unwrap().add("b", "other", true);
     let quotas: Vec<_> = old.iter().cloned().chain([new]).collect();
-    bed.list(&quotas).await;
+    Box::pin(bed.list(&quotas)).await;
     bed.until_written("500 touch moving").await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(bed.count("ungate"), 0, "the old removal may still come true: {:?}", bed.writes());

@@ -51,7 +51,12 @@ async fn the_hard_limit_holds_while_both_release() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(ended, keys.len(), "two leaders slow each other down and still let everybody out: {:?}", beds[0].writes());
+    assert_eq!(
+        ended,
+        keys.len(),
+        "two leaders slow each other down and still let everybody out: {:?}",
+        beds[0].writes()
+    );
     assert_eq!(beds[0].count("ungate"), keys.len());
     let epochs = world.lock().unwrap().ledgers["acme"]["spec"]["epoch"].as_u64().unwrap();
     assert!(epochs >= 2, "both took over");

@@ -235,7 +235,7 @@ proptest! {
                     refusal.is_none() && (!fits(&input, &after.unbound, &request) || plan.release.len() == input.max_releases)
                 ),
                 WaitReason::ReleaseStalled | WaitReason::ReleaseRefused { .. } | WaitReason::Misconfigured { .. } => {
-                    prop_assert!(false, "not for a plan to say")
+                    prop_assert!(false, "not for a plan to say");
                 }
             }
         }

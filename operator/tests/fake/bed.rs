@@ -164,7 +164,7 @@ pub struct Bed {
 pub async fn bed(hard: u32, pods: &[&str]) -> Bed {
     let mut world = World { version: 100, ..World::default() };
     pods.iter().for_each(|name| world.add("a", name, true));
-    house_in(&Arc::new(Mutex::new(world)), &[quota("acme", &["a"], hard)]).await
+    Box::pin(house_in(&Arc::new(Mutex::new(world)), &[quota("acme", &["a"], hard)])).await
 }
 
 /// A house in a world that may have others.
@@ -183,7 +183,7 @@ pub async fn house_in(world: &Arc<Mutex<World>>, quotas: &[Value]) -> Bed {
     let inputs = Inputs { news: received, lease: lease.subscribe(), dumps, pulse };
     let house = tokio::spawn(house.run(inputs, stop.clone()));
     let bed = Bed { world: world.clone(), view, news, term: 1, lease, stop, house, _dumps: dump_sender };
-    bed.list(quotas).await;
+    Box::pin(bed.list(quotas)).await;
     bed
 }
 
