@@ -303,12 +303,12 @@ impl NodeView {
         }
     }
 
-    /// What a pod holds here already, by the watch or by a promise of this process.
+    /// What a pod holds here already, by a reservation that the watch shows or by a promise of this process; not what it
+    /// only carries.
     #[must_use]
     pub fn held_by(&self, pod_uid: &str) -> Option<&Reservation> {
         let promised = self.beside.promises.iter().filter_map(|promise| promise.reservation.as_ref());
-        let mut all = self.listed().iter().chain(&self.beside.carried).chain(promised);
-        all.find(|held| held.pod.uid == pod_uid)
+        self.listed().iter().chain(promised).find(|held| held.pod.uid == pod_uid)
     }
 
     /// The reservations that the watch shows.

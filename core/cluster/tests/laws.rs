@@ -164,7 +164,8 @@ fn agree(snapshot: &Snapshot) -> Result<(), TestCaseError> {
             let wish = PodWish::of(&asking);
             let chosen = snapshot.choose(index, &wish);
             prop_assert_eq!(snapshot.judge(index, &wish), chosen.as_ref().map(|c| c.score).map_err(|reason| *reason));
-            if view.held_by(uid).is_some() {
+            // A pod that is bound and carries CPUs is placed no more.
+            if view.held_by(uid).is_some() || view.beside.carried.iter().any(|held| held.pod.uid == uid) {
                 continue;
             }
             // What the bind step reserves is what was chosen.
