@@ -23,11 +23,14 @@ pub fn values(bed: &Bed) -> Value {
     })
 }
 
-/// Creates the release's namespace and the machines of its agents, as whoever wants simulated nodes must.
+/// Creates the release's namespace and the machines of its agents, as whoever wants simulated nodes must. The namespace
+/// admits only what satisfies Pod Security "restricted": every pod of the chart has to, the agent's and the drain's too.
 pub async fn prepare(bed: &Bed) -> Result<()> {
     let metadata = |name: &str| ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
     let params = PostParams::default();
-    let namespace = Namespace { metadata: metadata(RELEASE_NAMESPACE), ..Namespace::default() };
+    let restricted = [("pod-security.kubernetes.io/enforce".to_owned(), "restricted".to_owned())];
+    let labelled = ObjectMeta { labels: Some(restricted.into()), ..metadata(RELEASE_NAMESPACE) };
+    let namespace = Namespace { metadata: labelled, ..Namespace::default() };
     Api::all(bed.client.clone()).create(&params, &namespace).await?;
     let data: BTreeMap<String, String> =
         bed.nodes.iter().map(|node| (node.name.clone(), node.shape.synthetic.to_owned())).collect();

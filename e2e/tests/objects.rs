@@ -2,8 +2,12 @@
 #![cfg(feature = "control-plane")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
-use anyhow::{Context, Result};
+#[path = "objects/attempts.rs"]
+mod attempts;
+
+use anyhow::Result;
 use fairlead_crds::{NodeTopology, TenantQuota, WorkerPool};
+use fairlead_e2e::RELEASE_NAMESPACE;
 use fairlead_e2e::bed::{Bed, Options};
 use fairlead_e2e::eventually::{Seen, eventually};
 use fairlead_e2e::release;
@@ -27,6 +31,14 @@ impl Cluster {
         let answer = self.bed.kubectl.output(&["apply", "-f", "-"], Some(&object.to_string()), LIMIT).await.unwrap();
         assert!(!answer.success, "accepted: {object}");
         assert!(answer.stderr.contains(because), "refused, but not because of {because:?}: {}", answer.stderr);
+    }
+
+    /// Carries out an attempt that must fail with these words.
+    async fn denied(&self, what: &str, args: &[&str], object: Option<&Value>, because: &str) {
+        let object = object.map(Value::to_string);
+        let answer = self.bed.kubectl.output(args, object.as_deref(), LIMIT).await.unwrap();
+        assert!(!answer.success, "somebody could {what}");
+        assert!(answer.stderr.contains(because), "{what}: not because of {because:?}: {}", answer.stderr);
     }
 
     /// Waits for a condition of an object to have this status and reason; gives its message.
@@ -93,7 +105,9 @@ async fn wrong_objects_and_ways_round_the_gate() {
     claims_are_settled(&cluster).await;
     pools_say_what_is_wrong(&cluster).await;
     machines_that_lie(&cluster).await;
-    gates_hold(&cluster).await.unwrap();
+    attempts::fail(&cluster).await.unwrap();
+    the_release_keeps_to_itself(&cluster).await;
+    kinds_outlive_their_chart(&cluster).await.unwrap();
     cluster.bed.stop().await.unwrap();
 }
 
@@ -161,73 +175,47 @@ async fn machines_that_lie(cluster: &Cluster) {
     }
 }
 
-/// What a tenant's own ServiceAccount may not do, though it may edit everything in its namespace.
-async fn gates_hold(cluster: &Cluster) -> Result<()> {
-    let kubectl = &cluster.bed.kubectl;
-    let user = "--as=system:serviceaccount:shop:default";
-    kubectl
-        .run(
-            &["-n", "shop", "create", "rolebinding", "edit", "--clusterrole=admin", "--serviceaccount=shop:default"],
-            LIMIT,
-        )
-        .await?;
-    // the quota admits ten pods: take them, so that the next one waits
-    let mut filler = deployment("shop", "filler");
-    filler["spec"]["replicas"] = json!(20);
-    cluster.apply(&filler).await?;
-    eventually("a pod waits with a reason", LIMIT, || async {
-        let out = kubectl.run(&["-n", "shop", "get", "pods", "-o", "json"], LIMIT).await?;
-        let pods: Value = serde_json::from_str(&out)?;
-        let waits = |pod: &Value| pod["spec"]["schedulingGates"][0]["name"] == "fairlead.dev/quota";
-        let told = |pod: &Value| {
-            pod["status"]["conditions"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|c| c["type"] == "fairlead.dev/Released" && c["status"] == "False")
-        };
-        let items = pods["items"].as_array().context("no items")?;
-        let (waiting, explained) =
-            (items.iter().filter(|p| waits(p)).count(), items.iter().filter(|p| waits(p) && told(p)).count());
-        Ok(fairlead_e2e::eventually::seen(
-            waiting > 0 && waiting == explained,
-            format!("{waiting} waiting, {explained} with a reason"),
-        ))
-    })
-    .await?;
-    let out = kubectl.run(&["-n", "shop", "get", "pods", "-o", "json"], LIMIT).await?;
-    let pods: Value = serde_json::from_str(&out)?;
-    let waiting =
-        pods["items"].as_array().context("no items")?.iter().find(|p| p["spec"]["schedulingGates"].is_array());
-    let waiting = waiting.and_then(|p| p["metadata"]["name"].as_str()).context("no waiting pod")?.to_owned();
-    let attempts: [(&str, Vec<&str>); 4] = [
-        (
-            "remove the gate",
-            vec!["patch", "pod", &waiting, "--type=json", "-p", r#"[{"op":"remove","path":"/spec/schedulingGates"}]"#],
-        ),
-        ("forge the release", vec!["annotate", "pod", &waiting, "fairlead.dev/released=1:1"]),
-        ("forge the placement", vec!["annotate", "pod", &waiting, "fairlead.dev/placement={}"]),
-        ("change the tenant", vec!["label", "pod", &waiting, "--overwrite", "fairlead.dev/tenant=second"]),
-    ];
-    for (what, args) in attempts {
-        let mut all = vec!["-n", "shop", user];
-        all.extend(args);
-        let answer = kubectl.output(&all, None, LIMIT).await?;
-        assert!(!answer.success, "a tenant could {what}");
-        assert!(answer.stderr.contains("fairlead"), "{what}: {}", answer.stderr);
+/// All its pods run in a namespace that admits restricted ones only, and none can be reached from beyond the loopback.
+async fn the_release_keeps_to_itself(cluster: &Cluster) {
+    cluster.refused(&pod(RELEASE_NAMESPACE, "loose"), "violates PodSecurity \"restricted").await;
+    let running = cluster.bed.kubelet.running();
+    for program in ["kube-scheduler", "fairlead-extender", "fairlead-operator", "fairlead-agent"] {
+        assert!(running.iter().any(|running| running.program == program), "{program} does not run");
     }
-    let mut bound = pod("shop", "bound");
-    bound["spec"]["nodeName"] = json!("single-0");
-    let mut forged = pod("shop", "forged");
-    forged["metadata"]["annotations"] = json!({ "fairlead.dev/released": "1:1" });
-    for (what, object) in [("name a node", bound), ("create a released pod", forged)] {
-        let answer =
-            kubectl.output(&["-n", "shop", user, "create", "-f", "-"], Some(&object.to_string()), LIMIT).await?;
-        assert!(!answer.success, "a tenant could {what}");
+    for running in running {
+        let addresses = listening(running.pid).unwrap();
+        let loopback = |address: &String| address.starts_with("0100007F:");
+        assert!(!addresses.is_empty() && addresses.iter().all(loopback), "{}: {addresses:?}", running.program);
     }
-    let label = kubectl
-        .output(&["label", "namespace", "shop", "--overwrite", "fairlead.dev/tenant=second"], None, LIMIT)
-        .await?;
-    assert!(!label.success, "even an administrator must not move a namespace by its label");
+}
+
+/// Where a process accepts connections: addresses and ports as the kernel prints them, in hexadecimal.
+fn listening(pid: i32) -> Result<Vec<String>> {
+    const LISTEN: &str = "0A";
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
+    let sockets: Vec<String> =
+        files.filter_map(|file| Some(std::fs::read_link(file.path()).ok()?.to_string_lossy().into_owned())).collect();
+    let mut found = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        for line in std::fs::read_to_string(format!("/proc/{pid}/net/{table}"))?.lines() {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            if let [_, local, _, LISTEN, _, _, _, _, _, inode, ..] = fields[..]
+                && sockets.contains(&format!("socket:[{inode}]"))
+            {
+                found.push(local.to_owned());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Who uninstalls the chart of the kinds loses no object, and may install it again.
+async fn kinds_outlive_their_chart(cluster: &Cluster) -> Result<()> {
+    let Bed { helm, kubectl, parts, .. } = &cluster.bed;
+    let chart = parts.chart("fairlead-crds").display().to_string();
+    helm.run(&["uninstall", "fairlead-crds", "--namespace", RELEASE_NAMESPACE, "--wait"], LIMIT).await?;
+    kubectl.run(&["get", "tenantquota", "first"], LIMIT).await?;
+    helm.run(&["install", "fairlead-crds", &chart, "--namespace", RELEASE_NAMESPACE, "--wait"], LIMIT).await?;
+    kubectl.run(&["get", "tenantquota", "first"], LIMIT).await?;
     Ok(())
 }

@@ -10,12 +10,17 @@ use crate::tiers::Tally;
 const CHARTS: [&str; 2] = ["charts/fairlead-crds", "charts/fairlead"];
 /// Values that change what can be changed.
 const OTHER_VALUES: &str = "xtask/charts/other-values.yaml";
+/// An image that they name by its digest, which wins over the tag.
+const OTHER_IMAGE: &str = "\"fairlead/fairlead-operator@sha256:0123456789abcdef";
 /// Each must be refused, naming what is wrong.
-const REFUSED: [(&str, &str); 4] = [
+const REFUSED: [(&str, &str); 7] = [
     ("operator.replicas=many", "replicas"),
     ("operator.replicas=0", "replicas"),
     ("operator.releaseWindowPercent=-1", "releaseWindowPercent"),
     ("noSuchValue=1", "noSuchValue"),
+    ("scheduler.image.tag=", "tag"),
+    ("operator.image.digest=latest", "digest"),
+    ("networkPolicy.dns.ports={0}", "ports"),
 ];
 
 /// Counts one check for each chart and each refusal.
@@ -28,7 +33,11 @@ pub(crate) fn check(checkout: &Checkout, tally: &mut Tally) -> Result<()> {
     }
     let chart = CHARTS[1];
     tally.check("helm template with other values", || {
-        rendered(&read(&mut template(checkout, chart, &["--values", OTHER_VALUES]))?)
+        let text = read(&mut template(checkout, chart, &["--values", OTHER_VALUES]))?;
+        if !text.contains(OTHER_IMAGE) {
+            bail!("no container has the image {OTHER_IMAGE}");
+        }
+        rendered(&text)
     });
     for (value, named) in REFUSED {
         tally.check(&format!("helm template refuses {value}"), || {

@@ -20,9 +20,13 @@ app.kubernetes.io/component: {{ .component }}
 app.kubernetes.io/part-of: fairlead
 {{- end }}
 
-{{/* Image reference. Call: (dict "root" $ "image" .Values.operator.image) */}}
+{{/* Image reference: by digest where one is given. Call: (dict "root" $ "image" .Values.operator.image) */}}
 {{- define "fairlead.image" -}}
+{{- if .image.digest -}}
+{{ printf "%s@%s" .image.repository .image.digest | quote }}
+{{- else -}}
 {{ printf "%s:%s" .image.repository (.image.tag | default .root.Chart.AppVersion) | quote }}
+{{- end }}
 {{- end }}
 
 {{/* User name of a ServiceAccount of the release, as policies see it. Call: (dict "root" $ "name" "fairlead-operator") */}}

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::environment::{Downward, environment, expand};
 use super::probe::Probes;
-use super::rewrite::{PortMap, scheduler_config, scheduler_flags};
+use super::rewrite::{LOOPBACK, PortMap, scheduler_config, scheduler_flags};
 use super::status::{Addresses, Board, Ended, State};
 use super::volumes::{Mounts, Volumes};
 use super::{Running, Shared, images};
@@ -23,8 +23,6 @@ use crate::processes::{Command, Exit, Process};
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const GOOD_RUN: Duration = Duration::from_secs(30);
-/// Where the processes of all pods listen.
-const LOOPBACK: &str = "127.0.0.1";
 
 /// What the containers of a pod share.
 pub(crate) struct PodContext {

@@ -1,8 +1,8 @@
 //! The one place where the harness changes what the chart says: addresses, ports and paths, and nothing else.
 //!
 //! All pods of the bed share one host. So a port that a pod declares becomes a free port of the host, wherever the pod's
-//! arguments, environment or mounted files speak of it as `:PORT` or `=PORT`, and a mount path becomes the folder where
-//! the harness put that mount.
+//! arguments, environment or mounted files speak of it as `:PORT` or `=PORT`; who would listen on all addresses of its pod
+//! listens on the host's loopback; and a mount path becomes the folder where the harness put that mount.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,11 @@ use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::ports;
+
+/// Where the processes of all pods listen.
+pub(crate) const LOOPBACK: &str = "127.0.0.1";
+/// All addresses of a pod, or of the host.
+const EVERYWHERE: &str = "0.0.0.0";
 
 /// Ports of a pod → ports of the host; shared by its containers, as a pod's network is.
 #[derive(Clone, Debug, Default)]
@@ -90,9 +95,9 @@ impl Rewrite {
         self.paths.iter().find(|(path, _)| path == mount.trim_end_matches('/')).map(|(_, host)| host.as_path())
     }
 
-    /// Replaces ports and paths in a text.
+    /// Replaces ports, listening addresses and paths in a text.
     pub(crate) fn text(&self, text: &str) -> String {
-        self.replace_paths(&self.replace_ports(text))
+        self.replace_paths(&replace_addresses(&self.replace_ports(text)))
     }
 
     fn replace_ports(&self, text: &str) -> String {
@@ -142,6 +147,22 @@ impl Rewrite {
     }
 }
 
+/// Whole addresses only, and no CIDR: `0.0.0.0/0` is nobody's to listen on.
+fn replace_addresses(text: &str) -> String {
+    let goes_on = |c: char| c.is_alphanumeric() || c == '.';
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(EVERYWHERE) {
+        let (before, tail) = (&rest[..at], &rest[at + EVERYWHERE.len()..]);
+        let whole = !before.ends_with(goes_on) && !tail.starts_with(|c| goes_on(c) || c == '/');
+        out.push_str(before);
+        out.push_str(if whole { LOOPBACK } else { EVERYWHERE });
+        rest = tail;
+    }
+    out.push_str(rest);
+    out
+}
+
 /// kube-scheduler finds its API server by a path in its configuration, not by `KUBECONFIG`: that path is put in.
 pub(crate) fn scheduler_config(text: &str, kubeconfig: &Path) -> Result<String> {
     let mut config: serde_json::Value = serde_saphyr::from_str(text).context("KubeSchedulerConfiguration")?;
@@ -173,10 +194,21 @@ mod tests {
     #[test]
     fn declared_ports_only_and_whole_numbers_only() {
         let rewrite = rewrite();
-        assert_eq!(rewrite.text("--admin-address=0.0.0.0:9802"), "--admin-address=0.0.0.0:12002");
+        assert_eq!(rewrite.text("--admin-address=10.0.0.1:9802"), "--admin-address=10.0.0.1:12002");
         assert_eq!(rewrite.text("--secure-port=9801"), "--secure-port=12001");
         assert_eq!(rewrite.text("urlPrefix: http://127.0.0.1:9801/x"), "urlPrefix: http://127.0.0.1:12001/x");
         assert_eq!(rewrite.text("--n=98010 :980 =10259"), "--n=98010 :980 =10259");
+    }
+
+    #[test]
+    fn who_would_listen_everywhere_listens_on_the_loopback() {
+        let rewrite = rewrite();
+        assert_eq!(rewrite.text("--admin-address=0.0.0.0:9802"), "--admin-address=127.0.0.1:12002");
+        assert_eq!(rewrite.text("--bind-address=0.0.0.0"), "--bind-address=127.0.0.1");
+        assert_eq!(rewrite.text("bindAddress: 0.0.0.0\nport: 1"), "bindAddress: 127.0.0.1\nport: 1");
+        for other in ["cidr: 0.0.0.0/0", "10.0.0.0.0", "0.0.0.01", "version 0.0.0"] {
+            assert_eq!(rewrite.text(other), other);
+        }
     }
 
     #[test]
