@@ -30,6 +30,8 @@ const REPUBLISH_PAUSE: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_secs(5);
 /// A loop that is silent for this long is stuck: a turn makes four calls at most.
 pub const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// Longest pause after an error: thousands of agents knock on one API server, and none of them is in a hurry.
+pub const PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// What the loop is given.
 pub struct Setup {
@@ -75,7 +77,7 @@ impl Agent {
     pub fn new(setup: Setup) -> Self {
         let now = Instant::now();
         Self {
-            backoff: Backoff::new(setup.seed),
+            backoff: Backoff::between(Backoff::FLOOR, PAUSE_MAX, setup.seed),
             setup,
             looked: None,
             node_uid: None,

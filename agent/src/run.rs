@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::agent::{Agent, SILENCE_MAX, Setup};
+use crate::agent::{Agent, PAUSE_MAX, SILENCE_MAX, Setup};
 use crate::args::Args;
 use crate::machine::MachineReader;
 use crate::metrics;
@@ -57,7 +57,12 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let own = format!("metadata.name={}", args.node_name);
     let topologies: Api<DeserializeGuard<NodeTopology>> = Api::all(client.clone());
     let placements: Api<DeserializeGuard<NodePlacement>> = Api::all(client.clone());
-    let config = |source| PumpConfig::new(source, seed).fields(own.clone()).metrics(&counters.pumps);
+    // An agent on each of thousands of nodes: the API server is asked anew as rarely as may be.
+    let config = |source| PumpConfig {
+        watch_timeout: pump::WATCH_TIMEOUT_MAX,
+        pause_max: PAUSE_MAX,
+        ..PumpConfig::new(source, seed).fields(own.clone()).metrics(&counters.pumps)
+    };
     let listed = |source: &str| readiness.register(format!("list {source}"));
     let pumps = [
         pump::spawn(

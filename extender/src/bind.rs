@@ -31,11 +31,17 @@ pub enum BindRefusal {
     #[error("{}", Reason::NotSynced.as_str())]
     NotSynced,
     /// The bind failed.
-    #[error("fairlead: {0}")]
+    #[error("{}", named(.0))]
     Failed(BindError),
     /// A fault of ours.
     #[error("fairlead: the bind broke off; see the log of the extender")]
     BrokeOff,
+}
+
+/// Reasons of the closed list name us already.
+fn named(error: &BindError) -> String {
+    let text = error.to_string();
+    if text.starts_with("fairlead: ") { text } else { format!("fairlead: {text}") }
 }
 
 impl BindRefusal {

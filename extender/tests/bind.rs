@@ -95,7 +95,7 @@ async fn a_burst_of_pods_does_not_overfill_the_shared_pool() {
     let (house, api) = house(&pods, &[reservation(SINGLE, "other", 0, 14)]);
     let names: Vec<String> = (0..6).map(|index| format!("p{index}")).collect();
     let errors = futures::future::join_all(names.iter().map(|name| house.bind(name, "n1"))).await;
-    let refused = "fairlead: fairlead: shared CPU pool would be too small";
+    let refused = "fairlead: shared CPU pool would be too small";
     assert_eq!(errors.iter().filter(|error| error.as_str() == refused).count(), 4, "4 CPUs are left: {errors:?}");
     let bound = names.iter().filter(|name| bound_to(&api, name) == "n1").count();
     assert_eq!((bound, errors.iter().filter(|error| error.is_empty()).count()), (2, 2));

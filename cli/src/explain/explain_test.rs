@@ -269,3 +269,16 @@ fn what_depends_on_the_operators_window_is_not_guessed() {
     assert_eq!(explanation.waiting.unwrap().reason, "WaitingForCapacity");
     assert!(explanation.next[0].contains("add nodes"), "{:?}", explanation.next);
 }
+
+#[test]
+fn a_release_that_fails_says_what_to_repair() {
+    let mut stuck = pod("acme", "stuck", 4, 1, None);
+    let snapshot = cluster(std::slice::from_ref(&stuck), &json!([]));
+    for (reason, advice) in [("ReleaseStalled", "TenantQuota acme"), ("ReleaseRefused", "admission webhook")] {
+        stuck["status"] = json!({ "conditions": [ { "type": "fairlead.dev/Released", "status": "False",
+            "reason": reason, "message": "m", "lastTransitionTime": "2026-01-01T00:01:30Z" } ] });
+        let explanation = explained(&stuck, Some(&snapshot));
+        assert!(explanation.next[0].contains(advice), "{:?}", explanation.next);
+        assert!(fairlead_fairshare::WaitReason::ALL.contains(&reason));
+    }
+}

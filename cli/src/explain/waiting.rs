@@ -10,9 +10,6 @@ use std::collections::BTreeSet;
 /// reason (see `computed`); this is the chart's default.
 const WINDOW_PERCENT: u32 = 20;
 
-/// Spelled as [`WaitReason::as_str`] does.
-const NO_CAPACITY: &str = "WaitingForCapacity";
-
 pub(super) fn for_release(inputs: &Inputs<'_>, wish: &PodWish, explanation: &mut Explanation) {
     if explanation.tenant.is_none() && inputs.snapshot.is_some() {
         explanation.summary = format!("has the gate {}, but its namespace is in no TenantQuota", keys::QUOTA_GATE);
@@ -158,7 +155,7 @@ fn value(vector: &ResourceVector, resource: &str) -> u64 {
     vector.get(resource).copied().unwrap_or(0)
 }
 
-/// What lets it go, by what is in its way now.
+/// What lets it go, by what is in its way now. Reasons are spelled as [`WaitReason::as_str`] does.
 fn next(inputs: &Inputs<'_>, wish: &PodWish, tenant: &str, waiting: &Waiting) -> Vec<String> {
     let view = inputs.snapshot.and_then(|snapshot| snapshot.tenants.get(tenant));
     if let Some(fault) = view.and_then(|view| view.error.as_ref()) {
@@ -167,8 +164,22 @@ fn next(inputs: &Inputs<'_>, wish: &PodWish, tenant: &str, waiting: &Waiting) ->
     if let Some(refusal) = view.and_then(|view| first_refusal(&view.hard, &view.used, &wish.request)) {
         return vec![advice(&refusal, tenant)];
     }
-    if waiting.reason == NO_CAPACITY {
-        return vec!["no set of nodes is large enough even when empty: add nodes, or ask for less".into()];
+    match waiting.reason.as_str() {
+        "WaitingForCapacity" => {
+            return vec!["no set of nodes is large enough even when empty: add nodes, or ask for less".into()];
+        }
+        "ReleaseStalled" => {
+            return vec![format!(
+                "the condition Ready of TenantQuota {tenant} says what is in the way; it goes on by itself once that is repaired"
+            )];
+        }
+        "ReleaseRefused" => {
+            return vec![
+                "repair what refuses the write, often an admission webhook for pods; it is tried again by itself"
+                    .into(),
+            ];
+        }
+        _ => {}
     }
     match (waiting.position, waiting.own_before) {
         (Some(1), _) => vec!["it is next: it goes as soon as the cluster has room for it".into()],

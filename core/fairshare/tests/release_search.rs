@@ -348,13 +348,6 @@ fn two_leaders_that_retry_and_lose_answers_keep_the_limit() {
     keeps_the_limit([2, 1, 1, 0], 100_000);
 }
 
-/// Minutes of one CPU: run it with `--release -- --ignored` after a change of the protocol.
-#[test]
-#[ignore = "takes minutes"]
-fn two_leaders_that_retry_lose_answers_and_cancel_keep_the_limit() {
-    keeps_the_limit([2, 1, 1, 1], 500_000);
-}
-
 #[test]
 fn each_rule_is_needed() {
     for (rule, bounds) in

@@ -1,7 +1,7 @@
 //! An API server that is a function, for the tests of this crate.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "each test uses its part")]
-pub mod redis;
 pub mod bed;
+pub mod redis;
 
 use fairlead_operator::metrics::OperatorMetrics;
 use fairlead_operator::release::carry::Courier;

@@ -8,6 +8,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+use crate::backoff::Backoff;
 use crate::lease::LeaseState;
 use crate::metrics::Metrics;
 use crate::readiness::ReadinessHandle;
@@ -60,6 +61,8 @@ pub struct PumpConfig {
     pub page_size: u32,
     /// Life of one watch request, 1 s to [`WATCH_TIMEOUT_MAX`].
     pub watch_timeout: Duration,
+    /// Longest pause after an error; [`Backoff::CEILING`] but for processes that run on every node.
+    pub pause_max: Duration,
     /// Lists anew whenever this process begins to lead: a watch that was blind shows what was long ago.
     pub lease: Option<watch::Receiver<LeaseState>>,
     /// Decides the jitter of the pauses after errors.
@@ -79,6 +82,7 @@ impl PumpConfig {
             field_selector: None,
             page_size: 500,
             watch_timeout: WATCH_TIMEOUT,
+            pause_max: Backoff::CEILING,
             lease: None,
             seed: seed::derive(seed, source),
             metrics: PumpMetrics::default(),

@@ -57,7 +57,7 @@ where
         Self {
             events: open(&api, &config),
             fold: Fold::default(),
-            backoff: Backoff::new(config.seed),
+            backoff: Backoff::between(Backoff::FLOOR, config.pause_max, config.seed),
             failed_at: None,
             refusals: 0,
             gone: false,
