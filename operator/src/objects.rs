@@ -75,8 +75,6 @@ pub struct Objects {
     pub namespaces: Arc<BTreeMap<String, NamespaceNote>>,
     /// HorizontalPodAutoscalers.
     pub autoscalers: Arc<Autoscalers>,
-    pools_listed: bool,
-    autoscalers_listed: bool,
 }
 
 /// HorizontalPodAutoscalers, by their own name: several may have one target, and the target is free only when the last of
@@ -120,15 +118,8 @@ impl Autoscalers {
 }
 
 impl Objects {
-    /// All pools and all autoscalers were listed: before, nobody can say that a target has no other writer (I10).
-    #[must_use]
-    pub fn rivals_known(&self) -> bool {
-        self.pools_listed && self.autoscalers_listed
-    }
-
     /// Takes a change of the pools.
     pub fn pool(&mut self, event: WatchEvent<WorkerPool>) {
-        self.pools_listed |= matches!(event, WatchEvent::Reset(_));
         fold(&mut self.pools, event, |pool| {
             let key = PoolKey { namespace: pool.metadata.namespace.clone()?, name: pool.metadata.name.clone()? };
             Some((key, Arc::new(pool)))
@@ -157,7 +148,6 @@ impl Objects {
 
     /// Takes a change of the autoscalers.
     pub fn autoscaler(&mut self, event: WatchEvent<HorizontalPodAutoscaler>) {
-        self.autoscalers_listed |= matches!(event, WatchEvent::Reset(_));
         match event {
             WatchEvent::Reset(all) => {
                 let mut listed = Autoscalers::default();

@@ -46,8 +46,10 @@ pub struct View {
     pub leading: bool,
     /// In which term.
     pub term: u64,
-    /// Every kind was listed.
+    /// All that releases, labels and tenants depend on was listed, and in this term.
     pub synced: bool,
+    /// So were all pools and all autoscalers: before, nobody can say that a target has no other writer (I10).
+    pub rivals_synced: bool,
     /// The cluster.
     pub snapshot: Arc<Snapshot>,
     /// What the tenants share.
@@ -70,6 +72,7 @@ impl View {
             leading: false,
             term: 0,
             synced: false,
+            rivals_synced: false,
             snapshot,
             total: ResourceVector::new(),
             tenants: BTreeMap::new(),
@@ -111,12 +114,19 @@ impl View {
             "leading": self.leading,
             "term": self.term,
             "synced": self.synced,
+            "rivalsSynced": self.rivals_synced,
             "total": self.total,
             "free": self.snapshot.free(),
             "tenants": Value::Object(tenants.collect()),
             "waiting": waiting.collect::<Vec<_>>(),
             "nodes": nodes.collect::<Vec<_>>(),
         })
+    }
+
+    /// Pools may be judged: as leader, and by what was listed in this term.
+    #[must_use]
+    pub fn may_scale(&self) -> bool {
+        self.leading && self.synced && self.rivals_synced
     }
 
     /// The tenant of a namespace, by the TenantQuotas.

@@ -200,7 +200,10 @@ impl Bed {
         let until = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
         let kept = self.lease.borrow().term;
         self.lease.send_replace(LeaseState { leading: term.is_some(), term: term.unwrap_or(kept), until });
-        self.show(|view| (view.leading, view.synced, view.term) = (term.is_some(), true, term.unwrap_or(kept)));
+        self.show(|view| {
+            (view.leading, view.term) = (term.is_some(), term.unwrap_or(kept));
+            (view.synced, view.rivals_synced) = (true, true);
+        });
     }
 
     fn patches(&self) -> Vec<String> {
@@ -230,29 +233,40 @@ impl Drop for Bed {
 async fn nothing_is_written_before_pools_and_autoscalers_are_listed() {
     let bed = Bed::new(2);
     bed.lead(Some(1));
-    bed.show(|view| view.objects.pool(WatchEvent::Reset(vec![pool(&json!({}))])));
+    bed.show(|view| {
+        view.rivals_synced = false;
+        view.objects.pool(WatchEvent::Reset(vec![pool(&json!({}))]));
+    });
     tokio::time::sleep(PERIOD * 10).await;
     assert!(bed.patches().is_empty(), "the autoscalers are not known: {:?}", bed.patches());
     let hpa: HorizontalPodAutoscaler = serde_json::from_value(json!({"metadata": {"namespace": "a", "name": "h"},
         "spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "w"}}}))
     .unwrap();
-    bed.show(|view| view.objects.autoscaler(WatchEvent::Reset(vec![hpa.clone()])));
+    bed.show(|view| {
+        view.rivals_synced = true;
+        view.objects.autoscaler(WatchEvent::Reset(vec![hpa.clone()]));
+    });
     bed.until("the conflict", |world| world.condition("ScalingActive").1 == "ScaleConflict").await;
     assert!(bed.patches().is_empty());
     bed.show(|view| view.objects.autoscaler(WatchEvent::Delete(hpa)));
     bed.until("the minimum", |world| world.patches == ["2 4"]).await;
 }
 
+/// A task that was parked waits until what it judges by was listed in the new term.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_written_while_pools_are_only_seen_one_by_one() {
-    let bed = Bed::new(2);
-    bed.lead(Some(1));
-    bed.show(|view| {
-        view.objects.autoscaler(WatchEvent::Reset(Vec::new()));
-        view.objects.pool(WatchEvent::Apply(pool(&json!({}))));
-    });
-    tokio::time::sleep(PERIOD * 10).await;
-    assert!(bed.patches().is_empty(), "an older pool may have the target: {:?}", bed.patches());
+async fn nothing_is_written_in_a_new_term_by_what_was_listed_in_an_old_one() {
+    let bed = Bed::leading(2, pool(&json!({})));
+    bed.until("the minimum", |world| world.replicas == 4).await;
+    bed.lead(None);
+    bed.show(|view| view.objects.pool(WatchEvent::Apply(pool(&json!({"minReplicas": 6})))));
+    for unlisted in [|view: &mut View| view.synced = false, |view: &mut View| view.rivals_synced = false] {
+        bed.lead(Some(2));
+        bed.show(unlisted);
+        tokio::time::sleep(PERIOD * 10).await;
+        assert_eq!(bed.patches(), ["2 4"]);
+    }
+    bed.lead(Some(2));
+    bed.until("the new minimum", |world| world.replicas == 6).await;
 }
 
 #[tokio::test]

@@ -105,6 +105,8 @@ pub struct World {
     pub seen_gated: BTreeSet<String>,
     /// Namespaces of the pods that were seen to lose the gate, in the order of the watch.
     pub releases: Vec<String>,
+    /// Index into `releases` from which on their order is known: a list after a broken watch tells none.
+    pub ordered_from: usize,
     /// Pods that were seen bound with CPUs of their own.
     pub seen_pinned: BTreeSet<String>,
     /// Every breach of I1 that was seen.
@@ -177,6 +179,7 @@ impl World {
         self.pods.retain(|uid, _| uids.contains(uid));
         let (ended, live): (Vec<&Pod>, Vec<&Pod>) = pods.iter().partition(|pod| PodFacts::of(pod).terminal);
         ended.into_iter().chain(live).for_each(|pod| self.pod(pod));
+        self.ordered_from = self.releases.len();
     }
 
     /// Takes the reservations of a node and looks for CPUs that are in two of them.
@@ -277,11 +280,14 @@ impl World {
     pub fn stray(&self, mark: usize, held: [usize; 2], first: &str, weight: usize) -> Option<usize> {
         let [mut heavy, mut light] = held;
         let mut most = None;
-        for namespace in self.releases.iter().skip(mark) {
+        for (index, namespace) in self.releases.iter().enumerate().skip(mark) {
             if namespace == first {
                 heavy += 1;
             } else {
                 light += 1;
+            }
+            if index < self.ordered_from {
+                continue;
             }
             let now = heavy.abs_diff(weight * light);
             most = match most {
@@ -408,6 +414,8 @@ mod tests {
         assert_eq!(releases("aaaaaabb").stray(0, [0, 0], "acme", 3), Some(6));
         assert_eq!(releases("aaaaaa").stray(0, [0, 3], "acme", 3), Some(3));
         assert_eq!(releases("b").stray(0, [0, 3], "acme", 3), None);
+        let relisted = World { ordered_from: 8, ..releases("aaaaaabbaaab") };
+        assert_eq!(relisted.stray(0, [0, 0], "acme", 3), Some(3), "a list tells no order");
     }
 
     #[test]

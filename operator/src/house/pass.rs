@@ -60,7 +60,8 @@ impl House {
         let view = View {
             leading: self.leading,
             term: self.term,
-            synced: synced && self.saw(&[Kind::Pool, Kind::Autoscaler]),
+            synced,
+            rivals_synced: self.saw(&[Kind::Pool, Kind::Autoscaler]),
             snapshot,
             total: input.total,
             tenants: facts,

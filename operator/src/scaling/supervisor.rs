@@ -33,7 +33,7 @@ pub async fn run(shared: Arc<Shared>, mut view: watch::Receiver<Arc<View>>, puls
     loop {
         pulse.beat();
         let now = view.borrow_and_update().clone();
-        let leads = now.leading && now.synced && now.objects.rivals_known();
+        let leads = now.may_scale();
         if leads {
             led_at = Instant::now();
         }

@@ -133,9 +133,9 @@ impl PoolTask {
         self.shared.reports.remove(&self.key);
     }
 
-    /// At this very moment, in the term of the view.
+    /// At this very moment, in the term of the view, and by what was listed in that term.
     fn leads(&self, view: &View) -> bool {
-        view.leading && self.shared.lease.borrow().term_now() == Some(view.term)
+        view.may_scale() && self.shared.lease.borrow().term_now() == Some(view.term)
     }
 
     /// Until a source has something new, but no longer than a while: other things change too.
