@@ -34,6 +34,51 @@ async fn the_gate_is_removed_by_one_patch_with_its_precondition() {
     assert!(log[0].query.contains("fieldManager=fairlead-operator%2Frelease"), "{}", log[0].query);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_busy_server_is_waited_for() {
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let (client, log) = server(move |_| match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        0 | 1 => refusal(429),
+        _ => (200, pod("p", "u", "8", false)),
+    });
+    let (courier, _lease) = courier(client, true);
+    let since = tokio::time::Instant::now();
+    let report = courier.carry(ungate()).await;
+    let view = PodView { version: 8, standing: Standing::Released };
+    assert_eq!(report.event, Event::Ungated { uid: "u".into(), result: Ok(view) });
+    assert_eq!((log.lock().unwrap().len(), since.elapsed().as_secs()), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_stays_busy_is_nothing_against_the_pod_or_its_tenant() {
+    let (client, log) = server(|_| refusal(429));
+    let (courier, _lease) = courier(client, true);
+    for _ in 0..4 {
+        let since = tokio::time::Instant::now();
+        let report = courier.carry(ungate()).await;
+        assert_eq!(report.event, Event::Ungated { uid: "u".into(), result: Err(Failure::Forbidden) });
+        assert!(report.refusal.is_none());
+        assert_eq!(since.elapsed().as_secs(), 5);
+    }
+    assert!(!courier.lanes().falters("acme"));
+    assert_eq!(log.lock().unwrap().len(), 24);
+}
+
+/// 503 with a time to wait: it may have been done all the same, so only the protocol may send it again.
+#[tokio::test(start_paused = true)]
+async fn a_server_that_goes_away_for_a_while_is_not_asked_again_before_the_ledger_was_read() {
+    let (client, log) = server(|_| {
+        let (code, mut status) = refusal(503);
+        status["details"] = json!({"retryAfterSeconds": 2});
+        (code, status)
+    });
+    let (courier, _lease) = courier(client, true);
+    let since = tokio::time::Instant::now();
+    let report = courier.carry(ungate()).await;
+    assert_eq!(report.event, Event::Ungated { uid: "u".into(), result: Err(Failure::Lost) });
+    assert_eq!((report.refusal, log.lock().unwrap().len(), since.elapsed().as_secs()), (None, 1, 2));
+}
+
 #[tokio::test]
 async fn who_does_not_lead_writes_nothing() {
     let (client, log) = server(|_| (200, pod("p", "u", "8", false)));

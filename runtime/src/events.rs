@@ -2,9 +2,9 @@
 //!
 //! `kube::runtime::events::Recorder` counts repetitions up with a write each, and its cache has no bound; here an unchanged
 //! fact costs nothing, and a flood costs a bounded queue.
+mod line;
 
 use crate::api::{API_DEADLINE, deadline};
-use crate::backoff::Backoff;
 use crate::metrics::Metrics;
 use crate::seed;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -12,6 +12,7 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::Api;
 use kube::api::PostParams;
+use line::{Line, Waiting};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -34,7 +35,7 @@ const REMEMBERED: Duration = Duration::from_secs(50 * 60);
 /// holds.
 const REFUSED: Duration = Duration::from_secs(5 * 60);
 /// A fact is tried for this long, which an outage of usual length does not outlast; then it is old, and forgotten, so
-/// that whoever still finds it true tells it anew. It also bounds what a silent server holds up: the whole queue.
+/// that whoever still finds it true tells it anew. It also bounds what a silent server holds up: a namespace's whole queue.
 const AGE_MAX: Duration = Duration::from_secs(120);
 /// At the end, what is queued gets this long.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -132,7 +133,7 @@ impl EventRecorder {
         let writer = Writer {
             client,
             told: recorder.told.clone(),
-            backoff: Backoff::new(seed::fresh()),
+            line: Line::default(),
             controller: cut(controller, REASON_BYTES_MAX),
             instance: cut(instance, REASON_BYTES_MAX),
             metrics: metrics.clone(),
@@ -219,63 +220,93 @@ struct Writer {
     instance: String,
     metrics: EventMetrics,
     told: Arc<Mutex<Told>>,
-    backoff: Backoff,
+    line: Line,
 }
 
 impl Writer {
     async fn run(mut self, mut facts: mpsc::Receiver<Queued>, shutdown: CancellationToken) {
         loop {
-            let fact = tokio::select! {
+            while !self.line.is_full()
+                && let Ok(fact) = facts.try_recv()
+            {
+                self.take_in(fact);
+            }
+            let old = self.line.expire();
+            self.give_up(old);
+            if shutdown.is_cancelled() {
+                break;
+            }
+            if let Some(waiting) = self.line.pop() {
+                self.write(waiting).await;
+                continue;
+            }
+            let rested = self.line.rests_until();
+            let now = Instant::now();
+            tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                fact = facts.recv() => fact,
-            };
-            match fact {
-                Some(fact) => self.write(fact, &shutdown).await,
-                None => return,
+                fact = facts.recv(), if !self.line.is_full() => match fact {
+                    Some(fact) => self.take_in(fact),
+                    None => break,
+                },
+                () = tokio::time::sleep_until(rested.unwrap_or(now)), if rested.is_some() => {}
             }
         }
         facts.close();
+        while let Ok(fact) = facts.try_recv() {
+            self.take_in(fact);
+        }
         let rest = async {
-            while let Some(fact) = facts.recv().await {
-                self.write(fact, &shutdown).await;
+            for waiting in self.line.drain() {
+                self.write(waiting).await;
             }
         };
         if tokio::time::timeout(DRAIN, rest).await.is_err() {
             tracing::info!("Some events were not written before the end");
         }
+        let failed = self.line.drain();
+        self.give_up(failed);
     }
 
-    /// Writes a fact, through an outage if need be. A try whose answer was lost may have been done: then there are two
-    /// events, which costs less than none.
-    async fn write(&mut self, Queued { fact, key, at }: Queued, shutdown: &CancellationToken) {
+    fn take_in(&mut self, Queued { fact, key, at }: Queued) {
         let namespace = fact.regarding.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let event = self.event(fact, &namespace);
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
-        while at.elapsed() < AGE_MAX {
-            let call = async { events.create(&PostParams::default(), &event).await };
-            let Err(error) = deadline("create Event", API_DEADLINE, call).await else {
-                self.backoff.reset();
-                return;
-            };
-            tracing::warn!(
-                error = %error.chain(),
-                reason = event.reason.as_deref().unwrap_or_default(),
-                "Failed to publish an event"
-            );
-            if !error.outcome_unknown() && error.code() != Some(TOO_MANY_REQUESTS) {
-                self.metrics.count(Outcome::Failed);
-                self.told().remember(key, REFUSED);
-                return;
-            }
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(self.backoff.next_delay()) => {}
-            }
+        let refused = self.line.push(Waiting { event, namespace, key, at, tried: false });
+        self.give_up(refused);
+    }
+
+    /// Tries once to write an event; what may succeed later goes back into the line. A try whose answer was lost may have
+    /// been done: then there are two events, which costs less than none.
+    async fn write(&mut self, waiting: Waiting) {
+        let Waiting { event, namespace, key, .. } = &waiting;
+        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let params = PostParams::default();
+        let call = async { events.create(&params, event).await };
+        let Err(error) = deadline("create Event", API_DEADLINE, call).await else {
+            self.line.answered(namespace);
+            return;
+        };
+        tracing::warn!(
+            error = %error.chain(),
+            reason = event.reason.as_deref().unwrap_or_default(),
+            "Failed to publish an event"
+        );
+        if error.outcome_unknown() || error.code() == Some(TOO_MANY_REQUESTS) {
+            let dropped = self.line.failed(waiting, seed::fresh());
+            self.give_up(dropped);
+        } else {
+            self.metrics.count(Outcome::Failed);
+            self.line.answered(namespace);
+            self.told().remember(*key, REFUSED);
         }
-        self.metrics.count(Outcome::Failed);
-        self.told().forget(key);
+    }
+
+    /// What is not written is forgotten, so that it may be told again.
+    fn give_up(&self, events: impl IntoIterator<Item = Waiting>) {
+        for Waiting { key, .. } in events {
+            self.metrics.count(Outcome::Failed);
+            self.told().forget(key);
+        }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -318,8 +349,9 @@ fn cut(text: &str, bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::Fake;
-    use serde_json::json;
+    use crate::testing::{Fake, SILENCE, Seen};
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
 
     fn fact(uid: &str, message: &str) -> Fact {
         Fact {
@@ -399,12 +431,51 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(33)).await;
         let written: Vec<_> =
             fake.requests().iter().rev().take(2).map(|seen| seen.json()["regarding"]["uid"].clone()).collect();
-        assert_eq!(written, ["2", "1"], "soon after the server is back");
+        assert_eq!(BTreeSet::from_iter(written.iter().filter_map(Value::as_str)), BTreeSet::from(["1", "2"]));
         assert!(fake.requests().len() < 40, "{} tries", fake.requests().len());
         let failed = OutcomeLabel { outcome: Outcome::Failed };
         assert_eq!(recorder.metrics.facts.get_or_create(&failed).get(), 0);
         token.cancel();
         task.await.unwrap();
+    }
+
+    fn elsewhere(uid: &str) -> Fact {
+        let mut fact = fact(uid, "m");
+        fact.regarding.namespace = Some("globex".into());
+        fact
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_that_takes_no_events_holds_up_nobody_elses() {
+        let hangs = |request: &Seen| request.path().contains("/acme/");
+        let fake = Fake::new(move |seen| if hangs(seen) { (SILENCE, Value::Null) } else { (201, seen.json()) });
+        let token = CancellationToken::new();
+        let (recorder, _task) = start(&fake, &token);
+        for uid in 0..100 {
+            recorder.record(fact(&uid.to_string(), "m"));
+        }
+        for uid in 0..20 {
+            recorder.record(elsewhere(&uid.to_string()));
+        }
+        tokio::time::sleep(API_DEADLINE + Duration::from_secs(1)).await;
+        let taken = fake.requests().iter().filter(|seen| seen.path().contains("/globex/")).count();
+        assert_eq!(taken, 20, "one hanging try, and no more, comes before them");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fact_that_waited_long_is_tried_all_the_same() {
+        let fake = Fake::silent();
+        let token = CancellationToken::new();
+        let (recorder, _task) = start(&fake, &token);
+        // Each of these hangs for its deadline: the last is older than a fact may be when its turn comes.
+        for uid in 0..40 {
+            let mut fact = fact(&uid.to_string(), "m");
+            fact.regarding.namespace = Some(format!("silent{uid:02}"));
+            recorder.record(fact);
+        }
+        tokio::time::sleep(AGE_MAX * 3).await;
+        let asked: BTreeSet<_> = fake.requests().iter().map(|seen| seen.path().to_owned()).collect();
+        assert_eq!(asked.len(), 40);
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,8 +22,9 @@ enum Source {
 }
 
 /// Name, source, what it measures.
-const BENCHES: [(&str, Source, &str); 5] = [
+const BENCHES: [(&str, Source, &str); 6] = [
     ("topology", Source::Criterion("fairlead-topology"), "choosing exact CPUs on one machine"),
+    ("cluster", Source::Criterion("fairlead-cluster"), "judging the nodes of a snapshot for one pod"),
     ("fairshare", Source::Criterion("fairlead-fairshare"), "planning the release of waiting pods"),
     (
         "extender",

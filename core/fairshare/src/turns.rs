@@ -10,10 +10,12 @@
 //! bound: *no decision is overtaken by more than one pod of any other tenant*. Two tenants keep the strict order: their
 //! shares are all that anybody sees, and one pod is the whole error that they are promised.
 //!
-//! A turn that does not move for a whole tick is given up (a ledger that cannot be written, an answer that does not
+//! A turn that does not move for three whole ticks is given up (a ledger that cannot be written, an answer that does not
 //! come): order is worth waiting for, but not for long.
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// Whole ticks in which a turn may stand still. A ledger write takes half a second on a loaded API server.
+const PATIENCE_TICKS: u32 = 3;
 /// Tenants in the line from which on decisions may go ahead of their turn.
 const CROWD: usize = 3;
 
@@ -23,8 +25,8 @@ pub struct Turns<T> {
     /// The decisions in their order, from the first that is open.
     line: VecDeque<Turn>,
     tenants: BTreeMap<String, Tenant<T>>,
-    /// The first decision stood there at the last tick, and nothing of its tenant has ended since.
-    stands_still: bool,
+    /// Ticks at which the first decision stood there, since anything of its tenant ended.
+    still_ticks: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ struct Tenant<T> {
 
 impl<T> Default for Turns<T> {
     fn default() -> Self {
-        Self { line: VecDeque::new(), tenants: BTreeMap::new(), stands_still: false }
+        Self { line: VecDeque::new(), tenants: BTreeMap::new(), still_ticks: 0 }
     }
 }
 
@@ -111,7 +113,7 @@ impl<T> Turns<T> {
         let entry = self.tenant(tenant);
         entry.under_way = entry.under_way.saturating_sub(1);
         if self.line.front().is_some_and(|first| first.tenant == tenant) {
-            self.stands_still = false;
+            self.still_ticks = 0;
         }
         if let Some(turn) = self.line.iter_mut().find(|turn| !turn.done && turn.tenant == tenant) {
             turn.done = true;
@@ -138,17 +140,18 @@ impl<T> Turns<T> {
         self.tidy();
     }
 
-    /// Time passes: who had the turn at the last tick and did not use it since loses it, whatever others did.
+    /// Time passes: who had the turn at the last ticks and did not use it since loses it, whatever others did.
     pub fn tick(&mut self) {
         let Some(first) = self.line.front().map(|turn| turn.tenant.clone()) else { return };
-        if !std::mem::replace(&mut self.stands_still, true) {
+        self.still_ticks += 1;
+        if self.still_ticks <= PATIENCE_TICKS {
             return;
         }
         while self.line.front().is_some_and(|turn| turn.tenant == first) {
             self.drop_turn(0);
         }
-        // The next one has a tick of its own.
-        self.stands_still = false;
+        // The next one has ticks of its own.
+        self.still_ticks = 0;
         self.tidy();
     }
 
@@ -175,9 +178,9 @@ impl<T> Turns<T> {
         while self.line.front().is_some_and(|turn| turn.done) {
             self.line.pop_front();
         }
-        // Another tenant has the turn now, and a tick of its own.
+        // Another tenant has the turn now, and ticks of its own.
         if self.line.front().map(|turn| &turn.tenant) != first.as_ref() {
-            self.stands_still = false;
+            self.still_ticks = 0;
         }
         self.tenants.retain(|_, entry| entry.turns > 0 || entry.under_way > 0 || !entry.held.is_empty());
     }

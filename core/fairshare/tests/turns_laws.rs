@@ -41,7 +41,7 @@ fn what_is_sent_again_waits_for_nobody() {
 fn a_turn_that_does_not_move_is_given_up() {
     let mut turns = decided(&[0, 1]);
     turns.hold("b", (1, 0));
-    turns.tick();
+    (0..3).for_each(|_| turns.tick());
     assert_eq!(turns.due(), [], "decided a moment ago");
     turns.tick();
     assert_eq!(turns.due(), [(1, 0)]);
@@ -78,7 +78,7 @@ fn others_that_move_do_not_shield_a_turn_that_hangs() {
     let mut turns = decided(&[0, 1, 2, 1, 1, 3]);
     (0..3).for_each(|i| turns.hold("b", (1, i)));
     assert_eq!(turns.due(), [(1, 0)], "ahead of a, which has not asked yet");
-    turns.tick();
+    (0..3).for_each(|_| turns.tick());
     turns.ended("b");
     assert_eq!(turns.due(), [], "a second one would overtake a again");
     turns.tick();

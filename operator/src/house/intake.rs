@@ -148,6 +148,7 @@ impl House {
             Err(error) => {
                 // Some request will never be answered: start over, which the protocol is made for.
                 tracing::error!(%error, "An errand died; taking over anew");
+                self.orphans.restart();
                 self.restart_all();
             }
         }
@@ -191,6 +192,9 @@ impl House {
             self.settle_strays(&tenant);
         }
         self.touch_orphans();
+        // A touch for a tenant that is gone has a lane, too, for as long as it takes.
+        let (desks, orphans) = (&self.desks, &self.orphans);
+        self.courier.lanes().retain(|tenant| desks.contains_key(tenant) || orphans.are_of(tenant));
         self.turns.tick();
         self.send_due();
     }
@@ -277,4 +281,55 @@ impl House {
 #[must_use]
 pub fn no_placements() -> ModelEvent {
     ModelEvent::Placements(Change::Reset(Vec::new()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::OperatorMetrics;
+    use crate::release::carry::Courier;
+    use fairlead_cluster::Model;
+    use fairlead_fairshare::protocol::PodView;
+    use fairlead_runtime::{LeaseState, Metrics};
+    use kube::client::Body;
+    use std::convert::Infallible;
+
+    /// A house that leads, whose API server never answers.
+    fn house() -> House {
+        let silent = tower::service_fn(|_: http::Request<Body>| {
+            std::future::pending::<Result<http::Response<Body>, Infallible>>()
+        });
+        let metrics = OperatorMetrics::register(&mut Metrics::new("operator"));
+        let (_, lease) = tokio::sync::watch::channel(LeaseState { leading: false, term: 1, until: None });
+        let client = kube::Client::new(silent, "default");
+        let courier = Courier::new(client, "op-0".into(), lease, 2, metrics.clone());
+        let (mut house, _) = House::new(Model::new("fairlead-system"), courier, metrics, 20);
+        house.leading = true;
+        house.orphans.take("gone", "u".into(), Place { namespace: "b".into(), name: "p".into() }, 7);
+        house
+    }
+
+    #[tokio::test]
+    async fn an_orphan_is_touched_again_when_an_errand_died() {
+        let mut house = house();
+        house.tick();
+        assert!(house.orphans.due().is_empty(), "a touch is under way");
+        let died = tokio::spawn(async { std::future::pending::<Answer>().await });
+        died.abort();
+        house.answered(Err(died.await.unwrap_err()));
+        assert_eq!(house.orphans.due().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_tenant_that_is_gone_has_no_lane_once_its_last_removal_is_settled() {
+        let mut house = house();
+        house.tick();
+        // As the touch does, that was sent.
+        drop(house.courier.lanes().of("gone"));
+        house.tick();
+        assert_eq!(house.courier.lanes().tenants(), ["gone"]);
+        house.orphans.seen(&"u".into(), PodView { version: 8, standing: Standing::Gated });
+        house.tick();
+        assert!(house.courier.lanes().tenants().is_empty());
+    }
 }

@@ -130,7 +130,6 @@ impl House {
     /// The tenant is gone. What it has under way may still come true, in a namespace that is somebody else's by now.
     fn dismiss(&mut self, tenant: &str) {
         self.turns.forget(tenant);
-        self.courier.lanes().forget(tenant);
         let Some(desk) = self.desks.remove(tenant) else { return };
         self.round = self.round.max(desk.state().round());
         for (uid, version) in desk.state().open() {

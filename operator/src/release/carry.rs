@@ -2,7 +2,7 @@
 //! once, also when nothing came back.
 use super::errand::{Errand, Place, Report};
 use super::failure_of;
-use super::lanes::{Lane, Lanes};
+use super::lanes::Lanes;
 use super::patch::{self, LedgerOwner};
 use super::refusals::Words;
 use crate::book::PodNote;
@@ -17,6 +17,7 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Objects per page of the consistent list.
@@ -183,18 +184,10 @@ impl Courier {
         epoch: u64,
     ) -> (Result<PodView, Failure>, Option<Words>) {
         let body = patch::ungate(uid, version, epoch, now_ms());
-        let written = {
-            let lane = self.lanes.of(tenant);
-            let _permit = self.lanes.enter(&lane).await;
-            if let Err(failure) = self.leads() {
-                return (Err(failure), None);
-            }
-            let _timer = self.metrics.stage(Stage::Gate);
-            self.write_pod(&lane, "remove the gate of Pod", place, &body).await
-        };
-        let pod = match written {
-            Ok(pod) => pod,
-            Err(error) => return (Err(told(&error)), Words::of(&error)),
+        let pod = match self.write_pod(tenant, "remove the gate of Pod", Some(Stage::Gate), place, &body).await {
+            Ok(Ok(pod)) => pod,
+            Ok(Err(error)) => return (Err(told(&error)), Words::of(&error)),
+            Err(failure) => return (Err(failure), None),
         };
         let note = note_of(&pod);
         if let Ok(note) = &note {
@@ -203,26 +196,44 @@ impl Courier {
         (note.map(|note| note.view), None)
     }
 
-    /// A write on a pod in its tenant's lane.
+    /// A write on a pod in its tenant's lane, by who still leads. A busy server is waited for, outside of the lanes, and
+    /// says nothing about the tenant. It has done nothing where it refused for certain: then a later try is the only one
+    /// that can take effect, as if it had been slow to arrive. Otherwise only the protocol may send again.
     async fn write_pod(
         &self,
-        lane: &Lane,
+        tenant: &str,
         operation: &'static str,
+        stage: Option<Stage>,
         place: &Place,
         body: &Value,
-    ) -> Result<Pod, ApiError> {
-        let written = self.patch(operation, place, keys::manager::RELEASE, body, false).await;
-        let failed = |error: &ApiError| matches!(failure_of(error), Failure::Forbidden | Failure::Lost);
-        lane.told(written.as_ref().is_err_and(failed));
-        written
+    ) -> Result<Result<Pod, ApiError>, Failure> {
+        let lane = self.lanes.of(tenant);
+        let mut patience = API_DEADLINE;
+        loop {
+            let written = {
+                let _permit = self.lanes.enter(&lane).await;
+                self.leads()?;
+                let _timer = stage.map(|stage| self.metrics.stage(stage));
+                self.patch(operation, place, keys::manager::RELEASE, body, false).await
+            };
+            let Some((error, asked_ms)) = written.as_ref().err().and_then(|e| Some((e, e.throttled_ms()?))) else {
+                let failed = |error: &ApiError| matches!(failure_of(error), Failure::Forbidden | Failure::Lost);
+                lane.told(written.as_ref().is_err_and(failed));
+                return Ok(written);
+            };
+            let asked = Duration::from_millis(asked_ms);
+            let pause = asked.min(patience);
+            tokio::time::sleep(pause).await;
+            patience -= pause;
+            if pause < asked || error.outcome_unknown() {
+                return Ok(written);
+            }
+        }
     }
 
     async fn touch(&self, tenant: &str, uid: &Uid, place: &Place, epoch: u64) -> Result<PodView, Failure> {
-        let lane = self.lanes.of(tenant);
-        let _permit = self.lanes.enter(&lane).await;
-        self.leads()?;
         let body = patch::touch(uid, epoch, now_ms());
-        let error = match self.write_pod(&lane, "touch Pod", place, &body).await {
+        let error = match self.write_pod(tenant, "touch Pod", None, place, &body).await? {
             Ok(pod) => return Ok(note_of(&pod)?.view),
             Err(error) => error,
         };

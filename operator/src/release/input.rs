@@ -19,28 +19,50 @@ const PROBES: usize = 2;
 /// How many more releases may be decided.
 #[derive(Debug)]
 struct Room {
-    /// Over all tenants.
-    all: usize,
-    /// Of one tenant: half, so that one whose writes hang leaves the others theirs.
-    each: usize,
-    most: BTreeMap<String, usize>,
+    most: usize,
+    /// Over all tenants, of what is left.
+    left: usize,
+    /// Tenants that release or want to, and do not falter.
+    busy: usize,
+    tenants: Vec<Moving>,
+}
+
+/// What a tenant has under way.
+#[derive(Debug)]
+struct Moving {
+    tenant: String,
+    /// A pod that is stuck waits for a touch, and says nothing about how busy the API server is.
+    releases: usize,
+    falters: bool,
 }
 
 impl Room {
     fn new(lanes: &Lanes) -> Self {
-        let all = IN_FLIGHT_PER_WRITE * lanes.concurrency();
-        Self { all, each: all.div_ceil(2), most: BTreeMap::new() }
+        let most = IN_FLIGHT_PER_WRITE * lanes.concurrency();
+        Self { most, left: most, busy: 0, tenants: Vec::new() }
     }
 
-    /// A pod that is stuck waits for a touch, and a tenant that falters for its pods to take writes again: neither says
-    /// anything about how busy the API server is.
-    fn take(&mut self, tenant: &str, desk: &Desk, falters: bool) {
-        let moving = desk.state().in_flight() - desk.state().stuck().count();
-        let most = if falters { PROBES } else { self.each };
-        self.most.insert(tenant.to_owned(), most.saturating_sub(moving));
-        if !falters {
-            self.all = self.all.saturating_sub(moving);
+    /// A tenant that falters waits for its pods to take writes again: it takes nothing from the others.
+    fn take(&mut self, moving: Moving, waits: bool) {
+        if !moving.falters {
+            self.left = self.left.saturating_sub(moving.releases);
+            self.busy += usize::from(waits || moving.releases > 0);
         }
+        self.tenants.push(moving);
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.busy > 1
+    }
+
+    /// Most releases by tenant: half where there are others, so that one whose writes hang leaves them theirs.
+    fn each(self) -> BTreeMap<String, usize> {
+        let each = if self.is_crowded() { self.most.div_ceil(2) } else { self.most };
+        let most = |moving: Moving| {
+            let most = if moving.falters { PROBES } else { each };
+            (moving.tenant, most.saturating_sub(moving.releases))
+        };
+        self.tenants.into_iter().map(most).collect()
     }
 }
 
@@ -136,7 +158,8 @@ fn held_namespaces(desks: &BTreeMap<String, Desk>) -> Option<BTreeSet<String>> {
     read.then(|| desks.values().flat_map(|desk| desk.strays.values().cloned()).collect())
 }
 
-/// The plan's input, and the facts of the tenants as far as they are known before it.
+/// The plan's input, and the facts of the tenants as far as they are known before it. Tells the lanes whether they are
+/// crowded.
 #[must_use]
 pub fn of(snapshot: &Snapshot, desks: &mut BTreeMap<String, Desk>, at: Known<'_>, window_percent: u32) -> Table {
     let total = snapshot.total();
@@ -164,7 +187,8 @@ pub fn of(snapshot: &Snapshot, desks: &mut BTreeMap<String, Desk>, at: Known<'_>
             ..waiting_of(tenant, at.book, desk)
         };
         if let Some(desk) = desk {
-            room.take(name, desk, at.lanes.falters(name));
+            let releases = desk.state().in_flight() - desk.state().stuck().count();
+            room.take(Moving { tenant: name.clone(), releases, falters: at.lanes.falters(name) }, !pending.is_empty());
         }
         facts.insert(name.clone(), known);
         tenants.push(TenantInput {
@@ -175,8 +199,10 @@ pub fn of(snapshot: &Snapshot, desks: &mut BTreeMap<String, Desk>, at: Known<'_>
             pending,
         });
     }
-    let input = ReleaseInput { tenants, free: snapshot.free(), total, unbound, window_percent, max_releases: room.all };
-    Table { input, most: room.most, facts }
+    let input =
+        ReleaseInput { tenants, free: snapshot.free(), total, unbound, window_percent, max_releases: room.left };
+    at.lanes.crowd(room.is_crowded());
+    Table { input, most: room.each(), facts }
 }
 
 /// Pods of tenants that are not ready: no plan looks at them.
@@ -251,6 +277,35 @@ pub fn complete(facts: &mut BTreeMap<String, TenantFacts>, input: &ReleaseInput,
     for waiting in &plan.waiting {
         if let Some(facts) = facts.get_mut(&waiting.tenant) {
             *facts.reasons.entry(waiting.reason.as_str()).or_default() += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(tenants: [(usize, bool, bool); 2]) -> Room {
+        let mut room = Room::new(&Lanes::new(4));
+        for (tenant, (releases, falters, waits)) in ["a", "b"].into_iter().zip(tenants) {
+            room.take(Moving { tenant: tenant.into(), releases, falters }, waits);
+        }
+        room
+    }
+
+    #[test]
+    fn a_tenant_alone_has_all_the_room_and_half_beside_others() {
+        let cases = [
+            ((0, false, false), false, 15),
+            ((0, false, true), true, 15),
+            ((2, false, false), true, 13),
+            ((2, true, true), false, 15),
+        ];
+        for (other, crowded, left) in cases {
+            let room = room([(1, false, true), other]);
+            assert_eq!((room.is_crowded(), room.left), (crowded, left), "{other:?}");
+            let most = room.each();
+            assert_eq!(most["a"], if crowded { 7 } else { 15 }, "{other:?}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Lanes: how many writes on pods are under way at once, and for whom. One tenant has at most half of them; a tenant whose
-//! writes keep failing or hanging has one at a time, beside those of the others, until one of them succeeds. So what makes
+//! Lanes: how many writes on pods are under way at once, and for whom. While others release too, one tenant has at most
+//! half of them; a tenant whose writes keep failing or hanging has one at a time, beside those of the others, until one of them succeeds. So what makes
 //! one tenant's pods refuse every write (its own admission webhook is down) costs the others nothing.
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
@@ -22,6 +22,8 @@ struct Shared {
     concurrency: usize,
     main: Semaphore,
     side: Semaphore,
+    /// More than one tenant wants the main lane.
+    crowded: AtomicBool,
     tenants: Mutex<BTreeMap<String, Arc<Lane>>>,
 }
 
@@ -33,9 +35,20 @@ pub struct Lane {
     strikes: AtomicU32,
 }
 
+/// Where a write stands in line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Line {
+    /// Its tenant falters.
+    Side,
+    /// Others write too.
+    Shared,
+    /// Nobody else does.
+    Alone,
+}
+
 /// Held while a write is under way.
 #[derive(Debug)]
-pub struct Permit<'a>(#[allow(dead_code, reason = "given back by the drop")] [SemaphorePermit<'a>; 2]);
+pub struct Permit<'a>(#[allow(dead_code, reason = "given back by the drop")] [Option<SemaphorePermit<'a>>; 2]);
 
 impl Lanes {
     /// At most `concurrency` writes at once.
@@ -45,6 +58,8 @@ impl Lanes {
             concurrency,
             main: Semaphore::new(concurrency),
             side: Semaphore::new(SIDE_LANE),
+            // Until somebody knows better.
+            crowded: AtomicBool::new(true),
             tenants: Mutex::default(),
         }))
     }
@@ -53,6 +68,11 @@ impl Lanes {
     #[must_use]
     pub fn concurrency(&self) -> usize {
         self.0.concurrency
+    }
+
+    /// Says whether more than one tenant releases, or wants to: a tenant alone may have all of the main lane.
+    pub fn crowd(&self, crowded: bool) {
+        self.0.crowded.store(crowded, Ordering::Relaxed);
     }
 
     /// The lane of a tenant.
@@ -70,9 +90,15 @@ impl Lanes {
         self.0.tenants.lock().get(tenant).is_some_and(|lane| lane.falters())
     }
 
-    /// Forgets a tenant.
-    pub fn forget(&self, tenant: &str) {
-        self.0.tenants.lock().remove(tenant);
+    /// Forgets the tenants that are not to be kept.
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+        self.0.tenants.lock().retain(|tenant, _| keep(tenant));
+    }
+
+    /// The tenants that have a lane.
+    #[cfg(test)]
+    pub(crate) fn tenants(&self) -> Vec<String> {
+        self.0.tenants.lock().keys().cloned().collect()
     }
 
     /// Waits until this tenant may write.
@@ -81,13 +107,27 @@ impl Lanes {
     /// Never: the lanes are not closed.
     pub async fn enter<'a>(&'a self, lane: &'a Lane) -> Result<Permit<'a>, AcquireError> {
         loop {
-            let faltered = lane.falters();
-            let (own, shared) = if faltered { (&lane.single, &self.0.side) } else { (&lane.own, &self.0.main) };
-            let permits = [own.acquire().await?, shared.acquire().await?];
+            let line = self.line(lane);
+            let permits = match line {
+                Line::Side => [Some(lane.single.acquire().await?), Some(self.0.side.acquire().await?)],
+                Line::Shared => [Some(lane.own.acquire().await?), Some(self.0.main.acquire().await?)],
+                Line::Alone => [None, Some(self.0.main.acquire().await?)],
+            };
             // Much may have happened while it stood in line.
-            if lane.falters() == faltered {
-                return Ok(Permit(permits));
+            match (line, self.line(lane)) {
+                (line, now) if line == now => return Ok(Permit(permits)),
+                // Those that stood behind it may go ahead together; it has what it needs.
+                (Line::Shared, Line::Alone) => return Ok(Permit(permits)),
+                _ => {}
             }
+        }
+    }
+
+    fn line(&self, lane: &Lane) -> Line {
+        match (lane.falters(), self.0.crowded.load(Ordering::Relaxed)) {
+            (true, _) => Line::Side,
+            (false, true) => Line::Shared,
+            (false, false) => Line::Alone,
         }
     }
 }
@@ -126,6 +166,32 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_tenant_alone_has_all_lanes_until_another_comes() {
+        let lanes = Lanes::new(4);
+        lanes.crowd(false);
+        let (first, second) = (lanes.of("first"), lanes.of("second"));
+        let mut under_way = Vec::new();
+        for _ in 0..4 {
+            under_way.push(tokio::time::timeout(Duration::from_secs(1), lanes.enter(&first)).await.unwrap().unwrap());
+        }
+        // These stand in line before the other tenant comes, and stand back for it.
+        let stand = |_| {
+            let (lanes, first) = (lanes.clone(), first.clone());
+            tokio::spawn(async move {
+                let _permit = lanes.enter(&first).await.unwrap();
+                std::future::pending::<()>().await;
+            })
+        };
+        let standing: Vec<_> = (0..4).map(stand).collect();
+        tokio::task::yield_now().await;
+        lanes.crowd(true);
+        under_way.clear();
+        assert!(enters(&lanes, &second).await);
+        assert!(!enters(&lanes, &first).await, "half of them");
+        standing.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_falters_stands_aside_one_by_one_until_a_write_succeeds() {
         let lanes = Lanes::new(2);
         let (bad, worse, good) = (lanes.of("bad"), lanes.of("worse"), lanes.of("good"));
@@ -141,7 +207,7 @@ mod tests {
         let _main = lanes.enter(&good).await.unwrap();
         bad.told(false);
         assert!(enters(&lanes, &bad).await, "back among the others");
-        lanes.forget("worse");
+        lanes.retain(|tenant| tenant != "worse");
         assert!(!lanes.falters("worse"));
     }
 

@@ -64,6 +64,17 @@ impl Orphans {
         }
     }
 
+    /// Touches may be under way that are never answered: all are due again.
+    pub fn restart(&mut self) {
+        self.0.values_mut().for_each(|orphan| orphan.touching = false);
+    }
+
+    /// Removals of this tenant may still succeed.
+    #[must_use]
+    pub fn are_of(&self, tenant: &str) -> bool {
+        self.0.values().any(|orphan| orphan.tenant == tenant)
+    }
+
     /// The pod was seen: at a later version the removal can no longer succeed, or has.
     pub fn seen(&mut self, uid: &Uid, view: PodView) {
         if self.0.get(uid).is_some_and(|orphan| view.version > orphan.version) {

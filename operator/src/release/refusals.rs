@@ -19,9 +19,12 @@ pub struct Words {
 
 impl Words {
     /// The words of an answer that is about this pod: not those of a pod that changed or is gone, and none when the
-    /// server could not be reached at all.
+    /// server is too busy or could not be reached at all.
     #[must_use]
     pub fn of(error: &ApiError) -> Option<Self> {
+        if error.throttled_ms().is_some() {
+            return None;
+        }
         let text = match (error, error.status()) {
             (_, Some(status)) if matches!(status.code, 404 | 409) => return None,
             (_, Some(status)) => &status.message,
@@ -114,7 +117,7 @@ mod tests {
             ApiError::Failed { operation: "patch Pod", source: Box::new(kube::Error::Api(Box::new(status))) }
         };
         assert_eq!(Words::of(&answer(403)), Some(words(403, "denied")));
-        assert_eq!((Words::of(&answer(409)), Words::of(&answer(404))), (None, None));
+        assert_eq!([409, 404, 429].map(|code| Words::of(&answer(code))), [None, None, None]);
         let hung = Words::of(&ApiError::TimedOut { operation: "patch Pod", limit_ms: 5_000 }).unwrap();
         assert_eq!((hung.code, hung.text.as_str()), (None, "no answer within 5000 ms"));
         let away = kube::Error::Service(Box::new(std::io::Error::other("refused")));
