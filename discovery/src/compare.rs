@@ -35,7 +35,9 @@ pub struct CrossCheck {
 
 impl CrossCheck {
     /// Compares what both sides really know. Cores or NUMA nodes that a side could not tell are a disagreement of their
-    /// own, and the first: exclusive CPUs rest on them, and nothing confirms what was assumed.
+    /// own, and the first: exclusive CPUs rest on them, and nothing confirms what was assumed. Only what sysfs assumes of
+    /// the NUMA nodes is confirmed if hwloc tells the very same, one node with all CPUs: a kernel built without NUMA has
+    /// no files of them.
     #[must_use]
     pub fn of(hwloc: &Discovered, sysfs: &Discovered) -> Self {
         let mut skipped: Vec<Gap> = hwloc.gaps.iter().chain(&sysfs.gaps).copied().collect();
@@ -52,11 +54,19 @@ impl CrossCheck {
 fn unconfirmed(gap: Gap, hwloc: &Discovered, sysfs: &Discovered) -> Option<Disagreement> {
     let field = match gap {
         Gap::Cores => "cores",
+        Gap::NumaNodes if tells_one_numa_node(hwloc, &sysfs.description) => return None,
         Gap::NumaNodes => "numaNodes",
         Gap::Packages | Gap::PackageIds | Gap::Memory | Gap::Distances => return None,
     };
     let text = |side: &Discovered| if side.gaps.contains(&gap) { gap.to_string() } else { GIVEN.to_owned() };
     Some(Disagreement { field: field.to_owned(), hwloc: text(hwloc), sysfs: text(sysfs) })
+}
+
+/// Whether hwloc tells of one NUMA node only, and it has all the CPUs that either side sees.
+fn tells_one_numa_node(hwloc: &Discovered, sysfs: &MachineDescription) -> bool {
+    let [node] = hwloc.description.numa_nodes.as_slice() else { return false };
+    let all = hwloc.description.cores.iter().chain(&sysfs.cores).map(|core| &core.cpus);
+    !hwloc.gaps.contains(&Gap::NumaNodes) && all.into_iter().all(|cpus| cpus.is_subset(&node.cpus))
 }
 
 fn touches(gap: Gap, field: &str) -> bool {

@@ -155,6 +155,30 @@ fn an_assumption_is_not_compared_with_a_fact() {
 }
 
 #[test]
+fn a_kernel_without_numa_is_no_disagreement_where_hwloc_tells_one_node_with_all_cpus() {
+    let folder = two_packages();
+    let mut hwloc = read(folder.path()).unwrap();
+    fs::remove_dir_all(folder.path().join("devices/system/node")).unwrap();
+    let sysfs = read(folder.path()).unwrap();
+    hwloc.description.numa_nodes.truncate(1);
+    let disputed = |hwloc: &Discovered| {
+        let check = CrossCheck::of(hwloc, &sysfs);
+        assert_eq!(check.skipped, [Gap::NumaNodes, Gap::Memory]);
+        check.disagreements.into_iter().map(|found| found.field).collect::<Vec<_>>()
+    };
+    assert_eq!(disputed(&hwloc), ["numaNodes"], "it has half of the CPUs");
+    hwloc.description.numa_nodes[0].cpus.insert_range(0, 6);
+    assert_eq!(disputed(&hwloc), Vec::<String>::new());
+    let memory_only = hwloc.description.numa_nodes[0].clone();
+    hwloc.description.numa_nodes.push(fairlead_topology::NumaDescription {
+        id: 5,
+        cpus: Default::default(),
+        ..memory_only
+    });
+    assert_eq!(disputed(&hwloc), ["numaNodes"], "two nodes");
+}
+
+#[test]
 fn cores_that_a_side_only_assumes_are_a_disagreement() {
     let folder = two_packages();
     let told = read(folder.path()).unwrap();

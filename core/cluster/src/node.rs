@@ -81,10 +81,6 @@ impl PlacementEntry {
         }
     }
 
-    pub(crate) fn holds(&self, pod_uid: &str) -> bool {
-        self.reservations.iter().flatten().any(|held| held.pod.uid == pod_uid)
-    }
-
     pub(crate) fn is_of(&self, node_uid: &str) -> bool {
         self.owner.as_deref() == Some(node_uid)
     }
@@ -153,8 +149,8 @@ pub struct NodeView {
     pub(crate) loose: Vec<String>,
     /// What is held here beside the reservations.
     pub beside: Beside,
-    /// Whether every placement annotation that counts could be read.
-    pub(crate) carried_readable: bool,
+    /// UIDs of live pods here whose placement annotation cannot be read: only a reservation tells what they run on.
+    pub(crate) unreadable: Vec<String>,
 }
 
 /// All that a view is made from.
@@ -208,18 +204,23 @@ impl Parts<'_> {
         self.node.allocatable.get(MEMORY).map_or(all, |offered| all.saturating_sub(*offered))
     }
 
-    /// What the live pods run on that have a placement and no reservation.
-    fn carried(&self) -> Result<Vec<Reservation>, Distrust> {
-        let Ok(machine) = self.machine() else { return Ok(Vec::new()) };
-        let pods = self.pods.iter().map(|(pod, _)| pod).filter(|pod| !pod.terminal);
-        let unlisted = pods.filter(|pod| !self.placement.is_some_and(|placement| placement.holds(&pod.id.uid)));
-        unlisted.filter_map(|pod| carried_by(pod, &machine).transpose()).collect()
+    /// The reservations of this very node; none if they cannot be read.
+    fn listed(&self) -> &[Reservation] {
+        self.reservations().unwrap_or_default()
     }
 
-    /// Whether the pod holds CPUs of its own here.
-    fn holds(&self, beside: &Beside, pod_uid: &str) -> bool {
-        self.placement.is_some_and(|placement| placement.holds(pod_uid))
-            || beside.unlisted(&[], "").any(|held| held.pod.uid == pod_uid)
+    /// What the live pods run on by their annotations, and the pods of which nobody can tell. Also those with a
+    /// reservation that the watch shows: the live list that a bind decides on may have lost it.
+    fn carried(&self) -> (Vec<Reservation>, Vec<(String, Distrust)>) {
+        let (mut carried, mut unreadable) = (Vec::new(), Vec::new());
+        let Ok(machine) = self.machine() else { return (carried, unreadable) };
+        for (pod, _) in self.pods.iter().filter(|(pod, _)| !pod.terminal) {
+            match carried_by(pod, &machine) {
+                Ok(held) => carried.extend(held),
+                Err(distrust) => unreadable.push((pod.id.uid.clone(), distrust)),
+            }
+        }
+        (carried, unreadable)
     }
 
     fn room(&self, beside: &Beside) -> Result<(Arc<Machine>, Room), Distrust> {
@@ -229,6 +230,11 @@ impl Parts<'_> {
     }
 }
 
+/// Whether one of the reservations is the pod's.
+pub(crate) fn holds(reservations: &[Reservation], pod_uid: &str) -> bool {
+    reservations.iter().any(|held| held.pod.uid == pod_uid)
+}
+
 fn distrust(fault: &ReservationFault) -> Distrust {
     Distrust { reason: Reason::NodeDistrusted, detail: fault.to_string() }
 }
@@ -236,10 +242,8 @@ fn distrust(fault: &ReservationFault) -> Distrust {
 impl NodeView {
     pub(crate) fn build(mut parts: Parts<'_>) -> Self {
         let promises = std::mem::take(&mut parts.promises);
-        let (carried, unreadable) = match parts.carried() {
-            Ok(carried) => (carried, None),
-            Err(distrust) => (Vec::new(), Some(distrust)),
-        };
+        let (carried, unreadable) = parts.carried();
+        let listed = parts.listed();
         let system_reserve = parts.node.system_reserve;
         let system_memory_bytes = parts.system_memory_bytes();
         let mut beside = Beside { carried, promises, system_reserve, system_memory_bytes, shared_milli: 0 };
@@ -251,7 +255,8 @@ impl NodeView {
             if !managed {
                 add(&mut unmanaged, &pod.request);
             }
-            let has_own_cpus = parts.holds(&beside, &pod.id.uid);
+            let uid = &pod.id.uid;
+            let has_own_cpus = holds(listed, uid) || beside.unlisted(&[], "").any(|held| held.pod.uid == *uid);
             shared_milli = pod.shared_milli(has_own_cpus).saturating_add(shared_milli);
             if !has_own_cpus {
                 let bytes = pod.request.get(MEMORY).copied().unwrap_or(0);
@@ -260,7 +265,8 @@ impl NodeView {
         }
         beside.shared_milli = shared_milli;
         let machine = parts.machine().ok();
-        let room = parts.room(&beside).and_then(|room| unreadable.clone().map_or(Ok(room), Err));
+        let unknown = unreadable.iter().find(|(uid, _)| !holds(listed, uid));
+        let room = parts.room(&beside).and_then(|room| unknown.map_or(Ok(room), |(_, why)| Err(why.clone())));
         let (free, memory_free_bytes, summary, distrust) = match room {
             Ok((machine, room)) => {
                 let summary = FreeSummary::new(&machine, &room.as_node());
@@ -268,11 +274,9 @@ impl NodeView {
             }
             Err(distrust) => (CpuMask::new(), Vec::new(), None, Some(distrust)),
         };
-        let reservations =
-            parts.placement.and_then(|placement| placement.reservations.as_deref().ok()).unwrap_or_default();
         let bound = |uid: &str| parts.pods.iter().any(|(pod, _)| pod.id.uid == uid);
         let promised = beside.promises.iter().map(|promise| &promise.pod_uid);
-        let loose = reservations.iter().map(|held| &held.pod.uid).chain(promised).filter(|uid| !bound(uid));
+        let loose = listed.iter().map(|held| &held.pod.uid).chain(promised).filter(|uid| !bound(uid));
         Self {
             name: parts.name.to_owned(),
             uid: parts.node.uid.clone(),
@@ -284,7 +288,7 @@ impl NodeView {
                 PlacementView {
                     uid: placement.uid.clone(),
                     generation: placement.generation,
-                    reservations: reservations.to_vec(),
+                    reservations: listed.to_vec(),
                     readable: placement.reservations.is_ok(),
                 }
             }),
@@ -298,7 +302,7 @@ impl NodeView {
             requested,
             unmanaged,
             summary,
-            carried_readable: unreadable.is_none(),
+            unreadable: unreadable.into_iter().map(|(uid, _)| uid).collect(),
             beside,
         }
     }

@@ -54,14 +54,17 @@ pub fn annotation_of(reservation: &Reservation) -> Placement {
     Placement { containers: reservation.containers.iter().map(container).collect() }
 }
 
-/// What a bound pod runs on by its placement annotation, which came with its Binding and which the API server lets nobody
-/// change; none without the annotation. The annotation does not say how the memory is split, so all of it counts on each
-/// NUMA node that it names.
+/// What a bound pod runs on by its placement annotation; none without the annotation. It came with the pod's Binding, and
+/// where the admission policies are on nobody may write or change it. Where they are off anybody may, so on a pod of
+/// another scheduler, which gets no CPUs of its own, it says nothing. The annotation does not say how the memory is split,
+/// so all of it counts on each NUMA node that it names.
 ///
 /// # Errors
-/// An annotation that cannot be read, or is of another machine: then nobody knows what is free.
+/// An annotation of a pod of our scheduler that cannot be read, or is of another machine: that pod runs on CPUs of its
+/// own, and nobody knows which. Also if it asks for none by now: a resize to a fraction takes no CPUs from it.
 pub(crate) fn carried_by(pod: &PodView, machine: &Machine) -> Result<Option<Reservation>, Distrust> {
-    let Some(text) = &pod.placement else { return Ok(None) };
+    let ours = pod.scheduler == keys::SCHEDULER_NAME;
+    let Some(text) = pod.placement.as_ref().filter(|_| ours) else { return Ok(None) };
     let unreadable = |why: String| Distrust {
         reason: Reason::NodeDistrusted,
         detail: format!("annotation {} of pod {}/{}: {why}", keys::PLACEMENT_ANNOTATION, pod.id.namespace, pod.id.name),

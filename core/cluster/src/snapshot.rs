@@ -1,6 +1,6 @@
 //! The cluster at one moment; never changes, shared by everybody who decides.
 use crate::fields::{add, take};
-use crate::node::{NodeView, PlacementEntry, PlacementView};
+use crate::node::{NodeView, PlacementEntry, PlacementView, holds};
 use crate::pod_table::PodTable;
 use crate::tenant::TenantView;
 use fairlead_crds::NodePlacement;
@@ -193,11 +193,13 @@ fn facts(view: &NodeView, placement: PlacementView) -> PlacementRead {
         return PlacementRead::Refused(Reason::NodeDistrusted);
     }
     let why = || view.distrust.as_ref().map_or(Reason::NoTopology, |distrust| distrust.reason);
+    // By this list, which may be another than the one that the view is made from.
+    let unknown = view.unreadable.iter().any(|uid| !holds(&placement.reservations, uid));
     PlacementRead::Found(PlacementFacts {
         uid: placement.uid,
         generation: placement.generation,
         reservations: placement.reservations,
-        machine: view.machine.clone().filter(|_| view.carried_readable).ok_or_else(why),
+        machine: if unknown { Err(Reason::NodeDistrusted) } else { view.machine.clone().ok_or_else(why) },
         beside: view.beside.clone(),
     })
 }

@@ -41,8 +41,9 @@ fn like() -> impl Strategy<Value = Like> {
     let phase = prop::sample::select(vec!["Pending", "Running", "Failed"]);
     let beside = prop::option::of(prop::sample::select(vec!["500m", "1", "1300m"]));
     let carries = prop::option::of(prop::sample::select(vec!["0-1", "2", "4-7", "9"]));
-    (node, namespace, cpu, phase, any::<bool>(), 0u32..3, carries, beside).prop_map(
-        |(node, namespace, cpu, phase, gated, second, carries, beside)| Like {
+    let scheduler = prop::sample::select(vec!["fairlead-scheduler", "fairlead-scheduler", "another"]);
+    (node, namespace, cpu, phase, any::<bool>(), 0u32..3, carries, beside, scheduler).prop_map(
+        |(node, namespace, cpu, phase, gated, second, carries, beside, scheduler)| Like {
             gated: gated && node.is_none(),
             carries: carries.filter(|_| node.is_some()),
             node,
@@ -51,6 +52,7 @@ fn like() -> impl Strategy<Value = Like> {
             phase,
             second,
             beside,
+            scheduler,
             released: false,
         },
     )

@@ -6,7 +6,7 @@ use fairlead_cluster::{
     Change, Event, Model, PodWish, Reason, Score, Snapshot, TopologyError, annotation_of, from_wire, machine_of,
     to_wire,
 };
-use fairlead_placement::{PlacementRead, PodRef, Promise, Reservation};
+use fairlead_placement::{PlacementRead, PodRef, Promise, Reservation, Room};
 use fairlead_topology::CpuMask;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -280,8 +280,70 @@ fn running_pods_keep_their_cpus_when_the_placement_is_lost() {
     assert_eq!(bound(&snapshot, "b", "2"), Err(Reason::NodeDistrusted), "a reservation of what another runs on");
 }
 
+/// The CPUs that a bind of 4 CPUs would see as free, or why it would not take the node, with that NodePlacement read live.
+fn free_live(snapshot: &Snapshot, live: &fairlead_crds::NodePlacement) -> Result<CpuMask, Reason> {
+    let facts = match snapshot.placement_live("n1", live) {
+        PlacementRead::Found(facts) => facts,
+        PlacementRead::Refused(reason) => return Err(reason),
+        PlacementRead::Failed(message) => panic!("{message}"),
+    };
+    let machine = facts.machine?;
+    let room = Room::of(&machine, &facts.reservations, &facts.beside, "new", 0);
+    room.map(|room| room.cpus).map_err(|_| Reason::NodeDistrusted)
+}
+
 #[test]
-fn a_placement_annotation_that_nobody_can_read_makes_the_node_distrusted() {
+fn running_pods_keep_their_cpus_while_the_watch_still_shows_the_lost_placement() {
+    let mut model = one_node(&[("a", "0-1"), ("b", "4-5")]);
+    let runs = |carries| Like { carries: Some(carries), node: Some("n1"), phase: "Running", ..Like::default() };
+    add_pod(&mut model, "a", &runs("0-1"));
+    let snapshot = add_pod(&mut model, "b", &runs("4-5"));
+    let view = snapshot.node_named("n1").unwrap();
+    assert_eq!((view.free.clone(), view.shared_reserve), (mask("2-3,6-7"), 0));
+    assert_eq!(view.memory_free_bytes, [6 << 30, 8 << 30], "by reservation and annotation, counted once");
+    let mut anew = placement("n1", 1, &[]);
+    anew.metadata.uid = Some("np-another".into());
+    assert_eq!(free_live(&snapshot, &anew), Ok(mask("2-3,6-7")));
+    assert_eq!(free_live(&snapshot, &placement("n1", 2, &[("a", "0-1")])), Ok(mask("2-3,6-7")));
+
+    // The Node is registered anew, and the watch still shows the NodePlacement of the former one.
+    let of_new = |owners: &mut Option<Vec<OwnerReference>>| owners.as_mut().unwrap()[0].uid = "uid-anew".into();
+    let (mut node, mut topology) = (node("n1"), topology("n1"));
+    node.metadata.uid = Some("uid-anew".into());
+    of_new(&mut topology.metadata.owner_references);
+    of_new(&mut anew.metadata.owner_references);
+    model.apply(Event::Nodes(Change::Apply(node)));
+    model.apply(Event::Topologies(Change::Apply(topology)));
+    let snapshot = model.snapshot();
+    assert_eq!(verdict(&snapshot, "2"), Err(Reason::NoPlacementObject));
+    assert_eq!(free_live(&snapshot, &anew), Ok(mask("2-3,6-7")));
+    model.apply(Event::Placements(Change::Apply(anew)));
+    assert_eq!(model.snapshot().node_named("n1").unwrap().free, mask("2-3,6-7"));
+}
+
+#[test]
+fn a_reservation_of_a_former_node_keeps_no_pod_out_of_the_shared_pool() {
+    let mut former = placement("n1", 1, &[("p", "0-1")]);
+    former.metadata.owner_references.as_mut().unwrap()[0].uid = "uid-of-a-former-n1".into();
+    let mut model = model(vec![node("n1")], vec![topology("n1")], vec![former]);
+    let snapshot = add_pod(&mut model, "p", &Like { node: Some("n1"), phase: "Running", ..Like::default() });
+    assert_eq!(snapshot.node_named("n1").unwrap().shared_reserve, 2);
+}
+
+#[test]
+fn the_annotation_of_a_pod_of_another_scheduler_says_nothing() {
+    for carries in ["0-7", "x", "8"] {
+        let like = Like { carries: Some(carries), node: Some("n1"), phase: "Running", ..Like::default() };
+        let snapshot = add_pod(&mut one_node(&[]), "forged", &Like { scheduler: "default-scheduler", ..like });
+        let view = snapshot.node_named("n1").unwrap();
+        assert_eq!((view.free.clone(), view.distrust.clone()), (mask("0-7"), None), "{carries}");
+        assert_eq!(view.shared_reserve, 2, "it runs in the shared pool");
+        assert_eq!(bound(&snapshot, "new", "2"), Ok(mask("0-1")));
+    }
+}
+
+#[test]
+fn a_placement_annotation_of_ours_that_nobody_can_read_makes_the_node_distrusted() {
     for (carries, said) in [("x", "pod shop/odd"), ("8", "the machine has no CPUs 8")] {
         let mut model = one_node(&[]);
         let like = Like { carries: Some(carries), node: Some("n1"), phase: "Running", ..Like::default() };
@@ -291,7 +353,10 @@ fn a_placement_annotation_that_nobody_can_read_makes_the_node_distrusted() {
         let detail = snapshot.why_not("n1", &wish("new", "2")).unwrap();
         assert!(detail.message.contains(said), "{}", detail.message);
         model.apply(Event::Placements(Change::Apply(placement("n1", 2, &[("odd", "0-1")]))));
-        assert_eq!(bound(&model.snapshot(), "new", "2"), Ok(mask("2-3")), "the reservation says it");
+        let snapshot = model.snapshot();
+        assert_eq!(bound(&snapshot, "new", "2"), Ok(mask("2-3")), "the reservation says it");
+        assert_eq!(free_live(&snapshot, &placement("n1", 3, &[("odd", "0-1")])), Ok(mask("2-7")));
+        assert_eq!(free_live(&snapshot, &placement("n1", 3, &[])), Err(Reason::NodeDistrusted), "lost since");
     }
 }
 

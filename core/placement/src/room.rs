@@ -17,8 +17,9 @@ pub struct Promise {
 /// What is held on a node without being in its NodePlacement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Beside {
-    /// Live pods bound there whose Binding carried a placement. One that has no reservation (its NodePlacement was
-    /// deleted and made anew) runs on those CPUs all the same.
+    /// All live pods bound there whose Binding carried a placement. One that has no reservation (its NodePlacement was
+    /// deleted and made anew) runs on those CPUs all the same. Those with one are here too: which have one is known only
+    /// with the list of reservations that is decided on ([`Beside::unlisted`]).
     pub carried: Vec<Reservation>,
     /// Promises of this process to pods that the watch does not show as bound yet.
     pub promises: Vec<Promise>,
@@ -52,7 +53,7 @@ impl Beside {
         self.system_reserve.saturating_add(u32::try_from(cpus).unwrap_or(u32::MAX))
     }
 
-    /// What is held by pods other than `own` that have no reservation.
+    /// What is held by pods other than `own` that have no reservation among these.
     pub fn unlisted<'a>(&'a self, listed: &'a [Reservation], own: &'a str) -> impl Iterator<Item = &'a Reservation> {
         let promised = self.promises.iter().filter_map(|promise| promise.reservation.as_ref());
         let all = self.carried.iter().chain(promised);

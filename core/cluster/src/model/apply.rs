@@ -233,7 +233,7 @@ impl Model {
 
 /// The part of a pod that its node's view is made from.
 fn weight_on_node(pod: &PodView) -> impl PartialEq + use<'_> {
-    (pod.node.as_ref(), pod.terminal, &pod.request, pod.exclusive.as_ref(), pod.placement.as_ref())
+    (pod.node.as_ref(), pod.terminal, &pod.request, pod.exclusive.as_ref(), pod.placement.as_ref(), &pod.scheduler)
 }
 
 fn name_of(meta: &ObjectMeta) -> &str {

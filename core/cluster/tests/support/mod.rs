@@ -97,6 +97,7 @@ pub struct Like {
     pub carries: Option<&'static str>,
     /// CPU of a second container.
     pub beside: Option<&'static str>,
+    pub scheduler: &'static str,
 }
 
 impl Default for Like {
@@ -111,6 +112,7 @@ impl Default for Like {
             second: 0,
             carries: None,
             beside: None,
+            scheduler: "fairlead-scheduler",
         }
     }
 }
@@ -132,7 +134,7 @@ pub fn pod(uid: &str, like: &Like) -> Pod {
     serde_json::from_value(json!({
         "metadata": {"name": uid, "namespace": like.namespace, "uid": uid, "resourceVersion": "1", "annotations": annotations,
                      "creationTimestamp": format!("2026-01-01T00:01:{:02}Z", like.second)},
-        "spec": {"nodeName": like.node, "schedulingGates": gates,
+        "spec": {"schedulerName": like.scheduler, "nodeName": like.node, "schedulingGates": gates,
                  "containers": containers},
         "status": {"phase": like.phase},
     }))
