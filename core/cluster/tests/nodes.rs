@@ -1,5 +1,5 @@
 //! What is free on a node, whom it is trusted with, and what the verdicts say.
-#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, reason = "tests")]
 mod support;
 
 use fairlead_cluster::{
