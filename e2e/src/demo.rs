@@ -19,9 +19,6 @@ const EXAMPLE_REDIS: &str = "redis.example.com:6379";
 /// Password of the queue in `examples/`.
 const EXAMPLE_PASSWORD: &str = "change-me";
 
-/// Folders of the objects that the story applies: what a user would start from, and what only the story needs.
-const OBJECTS: [&str; 2] = ["examples", "e2e/scenery"];
-
 /// The bed as the story sees it.
 pub struct Stage<'a> {
     bed: &'a Bed,
@@ -29,15 +26,27 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// Copies the examples with the addresses of this bed.
+    /// Copies what the story applies, with the addresses of this bed.
     ///
     /// # Errors
     /// A file cannot be read or written, or the bed has no queue.
     pub fn new(bed: &'a Bed) -> Result<Self> {
+        Self::with(bed, &["examples", "e2e/scenery"])
+    }
+
+    /// Copies the examples only, with the addresses of this bed.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn without_scenery(bed: &'a Bed) -> Result<Self> {
+        Self::with(bed, &["examples"])
+    }
+
+    fn with(bed: &'a Bed, folders: &[&str]) -> Result<Self> {
         let redis = bed.redis.as_ref().context("the story needs a bed with a queue")?;
         let examples = bed.dir.join("examples");
         std::fs::create_dir_all(&examples)?;
-        for from in OBJECTS.map(|folder| bed.parts.root.join(folder)) {
+        for from in folders.iter().map(|folder| bed.parts.root.join(folder)) {
             for entry in std::fs::read_dir(&from).with_context(|| format!("reading {}", from.display()))? {
                 let path = entry?.path();
                 let (Some(name), true) = (path.file_name(), path.is_file()) else { continue };
@@ -57,7 +66,7 @@ impl Scene for Stage<'_> {
 
     fn redis_url(&self) -> String {
         let redis = self.bed.redis.as_ref();
-        redis.map(|redis| format!("redis://:{}@{}/", redis.password(), redis.address())).unwrap_or_default()
+        redis.map(|redis| format!("redis://default:{}@{}/", redis.password(), redis.address())).unwrap_or_default()
     }
 
     async fn kubectl(&self, args: &[&str]) -> Result<String> {

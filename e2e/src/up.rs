@@ -148,7 +148,7 @@ pub async fn supervise() -> Result<()> {
 
 async fn prepare(bed: &Bed) -> Result<Ready> {
     bed.install_fairlead(&release::values(bed)).await?;
-    let stage = Stage::new(bed)?;
+    let stage = Stage::without_scenery(bed)?;
     let redis = bed.redis.is_some().then(|| stage.redis_url());
     Ok(Ready { kubeconfig: bed.kubeconfig(), redis, examples: stage.examples() })
 }

@@ -1,11 +1,7 @@
 //! Prints the extender's metric reference as rows of a Markdown table.
-use std::io::Write as _;
-
-fn main() -> std::io::Result<()> {
-    let (page, _counters) = fairlead_extender::metrics::page();
-    let mut out = std::io::stdout().lock();
-    for doc in fairlead_runtime::metrics::reference(&page) {
-        writeln!(out, "| `{}` | {} | {} |", doc.name, doc.kind, doc.help)?;
+fn main() {
+    #[allow(clippy::print_stdout, reason = "the table is the output")]
+    {
+        print!("{}", fairlead_runtime::metrics::reference_rows(&fairlead_extender::metrics::page().0));
     }
-    Ok(())
 }

@@ -1,8 +1,7 @@
-//! Prints the reference of the operator's metrics as a Markdown table.
+//! Prints the operator's metric reference as rows of a Markdown table.
 fn main() {
-    let page = fairlead_operator::metrics_page();
     #[allow(clippy::print_stdout, reason = "the table is the output")]
     {
-        print!("{}", fairlead_runtime::metrics::reference_markdown(&page));
+        print!("{}", fairlead_runtime::metrics::reference_rows(&fairlead_operator::metrics_page()));
     }
 }

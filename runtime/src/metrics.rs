@@ -116,10 +116,10 @@ pub fn reference(metrics: &Metrics) -> Vec<MetricDoc> {
     docs
 }
 
-/// [`reference()`] as a Markdown table, for the generated page.
+/// [`reference()`] as rows of a Markdown table (metric, type, meaning), for the generated page.
 #[must_use]
-pub fn reference_markdown(metrics: &Metrics) -> String {
-    let mut page = String::from("| metric | kind | says |\n|---|---|---|\n");
+pub fn reference_rows(metrics: &Metrics) -> String {
+    let mut page = String::new();
     for doc in reference(metrics) {
         // Writing to a String cannot fail.
         let _ = writeln!(page, "| `{}` | {} | {} |", doc.name, doc.kind, doc.help);
@@ -159,6 +159,6 @@ mod tests {
         assert!(!metrics.encode().unwrap().contains("fairlead_errors"));
         let names: Vec<_> = reference(&metrics).into_iter().map(|doc| doc.name).collect();
         assert_eq!(names, ["fairlead_build_info", "fairlead_errors_total"]);
-        assert!(reference_markdown(&metrics).contains("| `fairlead_errors_total` | counter | Errors seen. |"));
+        assert!(reference_rows(&metrics).contains("| `fairlead_errors_total` | counter | Errors seen. |"));
     }
 }

@@ -148,8 +148,8 @@ async fn preview(access: &Access) -> Result<Vec<String>, CliError> {
     learn_jobs(access, &pods, &mut memory).await?;
     let (steps, stranded) = pass(&pods, &memory);
     let mut lines = vec![
-        format!("would delete MutatingAdmissionPolicyBinding {GATE_BINDING}: nothing new is gated"),
-        format!("would delete ValidatingAdmissionPolicyBinding {GUARD_BINDING}: gates may be removed"),
+        format!("would delete MutatingAdmissionPolicyBinding {GATE_BINDING}, if it is there: nothing new is gated"),
+        format!("would delete ValidatingAdmissionPolicyBinding {GUARD_BINDING}, if it is there: gates may be removed"),
     ];
     lines.extend(steps.iter().map(|step| match step {
         Step::Delete { namespace, name, .. } => {
