@@ -18,7 +18,7 @@ use fairlead_fairshare::protocol::{Event, Failure, PodView, Standing, Uid};
 use fairlead_fairshare::{ReleasePlan, WaitReason, Waiting, plan_within};
 use fairlead_runtime::ApiError;
 use k8s_openapi::api::core::v1::Pod;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -170,9 +170,8 @@ impl House {
         for (tenant, facts) in facts.iter().filter(|(_, facts)| facts.ready && !facts.releasing.is_empty()) {
             let Some(desk) = self.desks.get(tenant) else { continue };
             let cut = |name: &String| facts.hard.get(name).is_some_and(|hard| facts.used.get(name) > Some(hard));
-            let held_back: BTreeSet<&Uid> = desk.state().stuck().collect();
             let asks = |uid: &Uid| self.book.get(uid).is_some_and(|note| note.request.keys().any(cut));
-            let uids = facts.releasing.iter().filter(|uid| !held_back.contains(uid) && asks(uid)).cloned().collect();
+            let uids = facts.releasing.iter().filter(|uid| !desk.state().is_stuck(uid) && asks(uid)).cloned().collect();
             over.push((tenant.clone(), uids));
         }
         for (tenant, uids) in over.into_iter().filter(|(_, uids)| !uids.is_empty()) {
@@ -226,7 +225,7 @@ impl House {
 
     fn tell_pods(&mut self, snapshot: &Snapshot, plan: &ReleasePlan, facts: &BTreeMap<String, TenantFacts>) {
         let verdicts = self.verdicts(snapshot, plan, facts);
-        let releasing = self.desks.values().any(|desk| desk.state().in_flight() > desk.state().stuck().count());
+        let releasing = self.desks.values().any(|desk| desk.state().moving() > 0);
         let most = if releasing { TELLING_BESIDE_RELEASE } else { TELLING };
         let (desks, claims) = (&self.desks, &self.claims);
         let in_release = |note: &PodNote| {
@@ -235,7 +234,7 @@ impl House {
                 return false;
             };
             // Who is stuck may be told: that changes the pod's version, which is all that a touch wants.
-            state.counts(&note.uid) && !state.stuck().any(|stuck| *stuck == note.uid)
+            state.counts(&note.uid) && !state.is_stuck(&note.uid)
         };
         let free = most.saturating_sub(self.telling.under_way());
         let chosen = self.telling.choose(now_ms(), &self.book, &verdicts, in_release, free);

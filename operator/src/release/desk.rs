@@ -47,7 +47,7 @@ impl Desk {
             let open = state.open().any(|(open, _)| open == uid);
             if !open {
                 leave.push(uid.clone());
-            } else if !state.stuck().any(|stuck| stuck == uid) {
+            } else if !state.is_stuck(uid) {
                 cancel.push(uid.clone());
             }
             open

@@ -31,7 +31,7 @@ struct Room {
 #[derive(Debug)]
 struct Moving {
     tenant: String,
-    /// A pod that is stuck waits for a touch, and says nothing about how busy the API server is.
+    /// Without those that are stuck.
     releases: usize,
     falters: bool,
 }
@@ -187,7 +187,7 @@ pub fn of(snapshot: &Snapshot, desks: &mut BTreeMap<String, Desk>, at: Known<'_>
             ..waiting_of(tenant, at.book, desk)
         };
         if let Some(desk) = desk {
-            let releases = desk.state().in_flight() - desk.state().stuck().count();
+            let releases = desk.state().moving();
             room.take(Moving { tenant: name.clone(), releases, falters: at.lanes.falters(name) }, !pending.is_empty());
         }
         facts.insert(name.clone(), known);
@@ -235,7 +235,7 @@ pub fn refused(
         let note = at.book.get(uid).filter(|note| note.view.standing == Standing::Gated && !note.deleting)?;
         let tenant =
             claims.get(&note.namespace).filter(|tenant| facts.get(*tenant).is_some_and(|facts| facts.ready))?;
-        let stuck = || desks.get(tenant).is_some_and(|desk| desk.state().stuck().any(|stuck| stuck == uid));
+        let stuck = || desks.get(tenant).is_some_and(|desk| desk.state().is_stuck(uid));
         (at.refusals.rests(uid, at.now_ms) || stuck()).then(|| Waiting {
             tenant: tenant.clone(),
             uid: uid.to_string(),

@@ -197,9 +197,22 @@ impl State {
 
     /// Pods whose removal was refused or found the pod changed, and which still count until that is settled.
     pub fn stuck(&self) -> impl Iterator<Item = &Uid> {
+        self.intents.keys().filter(|uid| self.is_stuck(uid))
+    }
+
+    /// Whether the pod is one of [`Self::stuck`].
+    #[must_use]
+    pub fn is_stuck(&self, uid: &str) -> bool {
         let cancelled =
-            self.intents.iter().filter(|(_, sending)| matches!(sending.stage, Stage::Cancel | Stage::Touching));
-        cancelled.map(|(uid, _)| uid).filter(|uid| self.is_open(uid))
+            self.intents.get(uid).is_some_and(|sending| matches!(sending.stage, Stage::Cancel | Stage::Touching));
+        cancelled && self.is_open(uid)
+    }
+
+    /// Those of [`Self::in_flight`] that are not stuck: a stuck one waits for its touch, and says nothing about how busy
+    /// the API server is.
+    #[must_use]
+    pub fn moving(&self) -> usize {
+        self.in_flight() - self.stuck().count()
     }
 
     pub(super) fn writing(&self) -> &BTreeMap<Uid, Version> {
