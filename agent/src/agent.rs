@@ -272,6 +272,8 @@ impl Agent {
             observed_generation: generation,
             pods: judgement.pods,
             reserved_cpus: judgement.reserved_cpus,
+            shared_cpus: String::new(),
+            containers: Vec::new(),
             conditions,
         })
     }

@@ -93,9 +93,16 @@ mod tests {
         let mask = |text| CpuMask::parse_list(text).unwrap();
         MachineDescription {
             packages: vec![PackageDescription { id: 0, cpus: mask("0-7") }],
-            numa_nodes: vec![NumaDescription { id: 0, cpus: mask("0-7"), memory_bytes: 1 << 30, distances: vec![] }],
+            numa_nodes: vec![NumaDescription {
+                id: 0,
+                cpus: mask("0-7"),
+                memory_bytes: 1 << 30,
+                distances: vec![],
+                ..NumaDescription::default()
+            }],
             l3_caches: vec![],
             cores: (0..4).map(|id| CoreDescription { id, cpus: CpuMask::from_ids([id, id + 4]) }).collect(),
+            ..MachineDescription::default()
         }
     }
 
@@ -107,7 +114,8 @@ mod tests {
             reserved_at: Time(Timestamp::UNIX_EPOCH),
             cpus: cpus.into(),
             containers: vec![ReservedContainer { name: "c".into(), cpus: cpus.into() }],
-            memory: vec![ReservedMemory { numa_node: 0, bytes: 1 }],
+            isolated: false,
+            memory: vec![ReservedMemory { numa_node: 0, bytes: 1, huge_pages: vec![] }],
         }
     }
 
@@ -125,7 +133,7 @@ mod tests {
 
     #[test]
     fn every_contradiction_is_named() {
-        let memory = ReservedMemory { numa_node: 3, bytes: 1 };
+        let memory = ReservedMemory { numa_node: 3, bytes: 1, huge_pages: vec![] };
         let cases = [
             (vec![reservation("a", "0-1"), reservation("b", "1-2")], "CPUsOverlap", "a and b both hold CPUs 1"),
             (vec![reservation("a", "7-9")], "CPUsOutOfRange", "no CPUs 8-9"),

@@ -28,6 +28,14 @@ fn spec(machine: &MachineDescription, source: TopologySource, disagreements: &[F
         numa_nodes: numa_nodes(machine),
         l3_caches: l3_caches(machine),
         cores: sorted(machine.cores.iter().map(|core| group(core.id, &core.cpus))),
+        dies: Vec::new(),
+        clusters: Vec::new(),
+        cpu_kinds: Vec::new(),
+        isolated_cpus: String::new(),
+        disallowed_cpus: String::new(),
+        offline_cpus: String::new(),
+        pci_devices: Vec::new(),
+        pinning: None,
         disagreements: disagreements.iter().take(DISAGREEMENTS_MAX).map(disagreement).collect(),
     }
 }
@@ -57,6 +65,8 @@ fn numa_nodes(machine: &MachineDescription) -> Vec<NumaNode> {
                 id: i64::from(node.id),
                 cpus: node.cpus.to_string(),
                 memory_bytes: whole(node.memory_bytes),
+                huge_pages: Vec::new(),
+                kind: None,
                 distances,
             }
         })
@@ -106,7 +116,7 @@ mod tests {
 
     fn numa(id: u32, cpus: &str) -> NumaDescription {
         let distances = vec![NumaDistance { to: 4, value: 21 }, NumaDistance { to: 0, value: 10 }];
-        NumaDescription { id, cpus: mask(cpus), memory_bytes: 1 << 30, distances }
+        NumaDescription { id, cpus: mask(cpus), memory_bytes: 1 << 30, distances, ..NumaDescription::default() }
     }
 
     fn machine() -> MachineDescription {
@@ -115,6 +125,7 @@ mod tests {
             numa_nodes: vec![numa(4, ""), numa(0, "0-3")],
             l3_caches: vec![CacheDescription { id: 0, cpus: mask("0-3"), size_bytes: 1 << 20 }],
             cores: vec![CoreDescription { id: 1, cpus: mask("1,3") }, CoreDescription { id: 0, cpus: mask("0,2") }],
+            ..MachineDescription::default()
         }
     }
 

@@ -15,6 +15,9 @@ pub const TENANT_LABEL: &str = "fairlead.dev/tenant";
 pub const RELEASED_ANNOTATION: &str = "fairlead.dev/released";
 /// Pod annotation carried by the Binding: JSON of [`crate::placement::Placement`].
 pub const PLACEMENT_ANNOTATION: &str = "fairlead.dev/placement";
+/// Prefix of the pod annotations that state a topology wish: `topology.fairlead.dev/cpus`, `…/threads`, `…/align`, `…/cache`,
+/// `…/packing`, `…/class`, `…/near`, `…/likes`, `…/dislikes`, `…/mode`; lists are separated by commas.
+pub const WISH_ANNOTATION_PREFIX: &str = "topology.fairlead.dev/";
 /// Pod annotation that the operator writes to cancel an intent, and the extender before it takes a reservation back: it
 /// only has to change the resourceVersion, so that no write under way still holds (rule 5).
 pub const TOUCHED_ANNOTATION: &str = "fairlead.dev/touched";
@@ -63,6 +66,8 @@ pub mod condition {
     pub const ACCEPTED: &str = "Accepted";
     /// NodePlacement: every reservation fits the machine that the agent sees.
     pub const CONSISTENT: &str = "Consistent";
+    /// NodePlacement: every container with CPUs of its own runs on exactly them.
+    pub const PINNED: &str = "Pinned";
     /// Pod: why it waits behind the gate (status False), or that it was released (status True).
     pub const RELEASED: &str = "fairlead.dev/Released";
 }

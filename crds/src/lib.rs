@@ -19,6 +19,7 @@ pub mod placement;
 pub mod quantity;
 pub mod tenant_ledger;
 pub mod tenant_quota;
+pub mod topology_wish;
 pub mod worker_pool;
 
 pub use node_placement::{NodePlacement, NodePlacementSpec, NodePlacementStatus, Reservation};
@@ -26,6 +27,7 @@ pub use node_topology::{NodeTopology, NodeTopologySpec, NodeTopologyStatus};
 pub use quantity::Quantity;
 pub use tenant_ledger::{TenantLedger, TenantLedgerSpec};
 pub use tenant_quota::{TenantQuota, TenantQuotaSpec, TenantQuotaStatus};
+pub use topology_wish::TopologyWish;
 pub use worker_pool::{WorkerPool, WorkerPoolSpec, WorkerPoolStatus};
 
 #[cfg(test)]

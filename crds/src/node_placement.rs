@@ -35,6 +35,12 @@ use serde::{Deserialize, Serialize};
         json_path = ".status.reservedCPUs",
         description = "CPUs reserved for them"
     ),
+    printcolumn(
+        name = "Pinned",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Pinned")].status"#,
+        description = "Every container with CPUs of its own runs on them"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -69,6 +75,9 @@ pub struct Reservation {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub containers: Vec<ReservedContainer>,
+    /// The CPUs are isolated ones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
     /// Bytes promised on each NUMA node.
     #[serde(default)]
     #[schemars(length(max = 256))]
@@ -89,15 +98,72 @@ pub struct ReservedContainer {
 }
 
 /// Memory of one NUMA node.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ReservedMemory {
     /// NUMA node id as the operating system counts.
     #[schemars(range(min = 0, max = 65535))]
     pub numa_node: i64,
-    /// Bytes.
+    /// Bytes, without huge pages.
     #[schemars(range(min = 0))]
     pub bytes: i64,
+    /// Bytes in huge pages, by page size.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["pageBytes".into()]))]
+    pub huge_pages: Vec<ReservedHugePages>,
+}
+
+/// Huge pages of one size.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ReservedHugePages {
+    /// Size of one page, bytes.
+    #[schemars(range(min = 4096))]
+    pub page_bytes: i64,
+    /// Bytes in such pages.
+    #[schemars(range(min = 0))]
+    pub bytes: i64,
+}
+
+/// One container with CPUs of its own, as it was last seen on the node.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ObservedContainer {
+    /// UID of its pod.
+    #[serde(rename = "podUID")]
+    #[schemars(length(min = 1, max = 64))]
+    pub pod_uid: String,
+    /// Container name.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Pinned, Pending, Unpinned or Drifted.
+    pub state: PinState,
+    /// CPUs it runs on, kernel list format; empty while Pending.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub cpus: String,
+    /// Memory nodes it runs on, kernel list format; empty while Pending.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub memory_nodes: String,
+    /// What is not as promised.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 512))]
+    pub message: String,
+}
+
+/// How a container with a promise runs.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinState {
+    /// Promised and not created yet.
+    Pending,
+    /// On exactly the promised CPUs and memory nodes.
+    Pinned,
+    /// Created while no agent was there, and not corrected yet.
+    Unpinned,
+    /// On other CPUs or memory nodes than promised, and the runtime refuses to correct it.
+    Drifted,
 }
 
 /// What the node's agent found when it held the reservations against its machine.
@@ -113,6 +179,14 @@ pub struct NodePlacementStatus {
     /// CPUs reserved.
     #[serde(default, rename = "reservedCPUs")]
     pub reserved_cpus: i32,
+    /// CPUs of the shared pool, kernel list format.
+    #[serde(default, skip_serializing_if = "String::is_empty", rename = "sharedCPUs")]
+    #[schemars(length(max = 4096))]
+    pub shared_cpus: String,
+    /// Every container with CPUs of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096))]
+    pub containers: Vec<ObservedContainer>,
     /// What is the case.
     #[serde(default)]
     #[schemars(schema_with = "crate::conditions::schema")]

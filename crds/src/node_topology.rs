@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Packages", type_ = "integer", json_path = ".status.packages"),
     printcolumn(name = "NUMA", type_ = "integer", json_path = ".status.numaNodes"),
     printcolumn(name = "L3", type_ = "integer", json_path = ".status.l3Caches"),
+    printcolumn(name = "Pinning", type_ = "string", json_path = ".spec.pinning.mode"),
     printcolumn(name = "Source", type_ = "string", json_path = ".spec.source"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -52,11 +53,131 @@ pub struct NodeTopologySpec {
     #[schemars(length(min = 1, max = 8192))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
     pub cores: Vec<CpuGroup>,
+    /// Dies, where a package has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 512))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub dies: Vec<CpuGroup>,
+    /// Clusters of cores below the level 3 cache.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
+    pub clusters: Vec<CpuGroup>,
+    /// Kinds of CPUs on a hybrid machine; empty where all are alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub cpu_kinds: Vec<CpuKind>,
+    /// CPUs that the kernel was told to isolate, kernel list format: only pods of class Isolated get them.
+    #[serde(default, skip_serializing_if = "String::is_empty", rename = "isolatedCPUs")]
+    #[schemars(length(max = 4096))]
+    pub isolated_cpus: String,
+    /// Online CPUs that a cgroup keeps from the agent: nobody gets them.
+    #[serde(default, skip_serializing_if = "String::is_empty", rename = "disallowedCPUs")]
+    #[schemars(length(max = 4096))]
+    pub disallowed_cpus: String,
+    /// CPUs that exist and are offline.
+    #[serde(default, skip_serializing_if = "String::is_empty", rename = "offlineCPUs")]
+    #[schemars(length(max = 4096))]
+    pub offline_cpus: String,
+    /// PCI devices with the CPUs local to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["address".into()]))]
+    pub pci_devices: Vec<PciDevice>,
+    /// Who pins containers on this node; absent until the agent knows: as Observe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinning: Option<Pinning>,
     /// Where hwloc and sysfs tell different things, or one of them cannot tell the cores or NUMA nodes at all: a node
     /// with an entry here is not trusted with exclusive CPUs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub disagreements: Vec<Disagreement>,
+}
+
+/// Who writes cpusets on the node, and why.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Pinning {
+    /// Own: the agent pins through the container runtime (NRI). Observe: it may not or cannot; exclusive pods are refused.
+    pub mode: PinningMode,
+    /// Why, in one word.
+    #[schemars(length(max = 128))]
+    pub reason: String,
+    /// Why, in a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub message: String,
+    /// The kubelet's CPU manager policy, if it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub cpu_manager_policy: Option<String>,
+    /// The kubelet's memory manager policy, if it could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub memory_manager_policy: Option<String>,
+    /// The container runtime, name and version, once it spoke to the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    pub runtime: Option<String>,
+}
+
+/// Who pins.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinningMode {
+    /// The agent.
+    Own,
+    /// Not the agent.
+    Observe,
+}
+
+/// CPUs of one kind.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct CpuKind {
+    /// 0 is the most efficient (slowest), higher is faster, -1 unknown.
+    #[schemars(range(min = -1, max = 1024))]
+    pub efficiency: i32,
+    /// CPUs, kernel list format.
+    #[schemars(length(min = 1, max = 4096))]
+    pub cpus: String,
+}
+
+/// A PCI device.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PciDevice {
+    /// `0000:3b:00.0`.
+    #[schemars(length(min = 1, max = 32))]
+    pub address: String,
+    /// PCI class, four hexadecimal digits.
+    #[schemars(length(min = 4, max = 4))]
+    pub class: String,
+    /// `vendor:device`, hexadecimal.
+    #[schemars(length(min = 9, max = 9))]
+    pub id: String,
+    /// Names of the operating system.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 64)))]
+    pub names: Vec<String>,
+    /// CPUs local to it, kernel list format.
+    #[schemars(length(min = 1, max = 4096))]
+    pub cpus: String,
+    /// Address of the bridge above its switch; devices with the same one share the switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub switch: Option<String>,
+}
+
+/// Huge pages of one size.
+#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct HugePages {
+    /// Size of one page, bytes.
+    #[schemars(range(min = 4096))]
+    pub page_bytes: i64,
+    /// How many, used ones included.
+    #[schemars(range(min = 0))]
+    pub count: i64,
 }
 
 /// Source of a description.
@@ -91,9 +212,18 @@ pub struct NumaNode {
     #[serde(default)]
     #[schemars(length(max = 4096))]
     pub cpus: String,
-    /// Memory in bytes.
+    /// Memory in bytes, huge pages included.
     #[schemars(range(min = 0))]
     pub memory_bytes: i64,
+    /// Huge pages by size.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["pageBytes".into()]))]
+    pub huge_pages: Vec<HugePages>,
+    /// Kind of memory where a machine has several: DRAM, HBM, NVM, as hwloc calls them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub kind: Option<String>,
     /// Relative distances to other NUMA nodes (ACPI SLIT: 10 is local).
     #[serde(default)]
     #[schemars(length(max = 256))]

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 pub struct Placement {
     /// One entry for each container that has CPUs of its own.
     pub containers: Vec<ContainerPlacement>,
+    /// The CPUs are isolated ones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
 }
 
 /// What one container got.

@@ -1,4 +1,5 @@
 //! WorkerPool: a scalable workload, the queue that feeds it, and how it follows that queue.
+use crate::TopologyWish;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -72,6 +73,9 @@ pub struct WorkerPoolSpec {
     /// How the replicas follow the backlog.
     #[serde(default)]
     pub scaling: Scaling,
+    /// Which CPUs the workers wish for. Annotations `topology.fairlead.dev/FIELD` of a pod go before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<TopologyWish>,
 }
 
 /// A workload with a scale subresource.
@@ -262,6 +266,11 @@ pub struct WorkerPoolStatus {
     /// Most replicas that the tenant's hard limits admit now; absent where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_replicas: Option<i32>,
+    /// Label selector of the target's pods, as its scale subresource tells it; by it the scheduler extender knows which
+    /// pods are of this pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub selector: Option<String>,
     /// The backlog; absent while it is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<Backlog>,

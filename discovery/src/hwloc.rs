@@ -101,6 +101,7 @@ impl Reading<'_> {
             numa_nodes: self.numa_nodes(without_cpus)?,
             l3_caches: self.l3_caches()?,
             cores: self.cores(&all)?,
+            ..MachineDescription::default()
         };
         Ok(Discovered { description, gaps: self.gaps.into_iter().collect() })
     }
@@ -185,7 +186,13 @@ impl Reading<'_> {
             .into_iter()
             .map(|(cpus, id, memory_bytes)| {
                 let own = matrix.iter().filter(|(from, _)| *from == id);
-                NumaDescription { id, cpus, memory_bytes, distances: own.map(|(_, distance)| *distance).collect() }
+                NumaDescription {
+                    id,
+                    cpus,
+                    memory_bytes,
+                    distances: own.map(|(_, distance)| *distance).collect(),
+                    ..NumaDescription::default()
+                }
             })
             .collect())
     }

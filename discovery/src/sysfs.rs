@@ -85,6 +85,7 @@ impl Reading {
             numa_nodes: self.numa_nodes(meminfo)?,
             l3_caches: self.l3_caches()?,
             cores: self.cores()?,
+            ..MachineDescription::default()
         };
         Ok(Discovered { description, gaps: self.gaps.into_iter().collect() })
     }
@@ -172,7 +173,13 @@ impl Reading {
             if distances.is_empty() && ids.len() > 1 {
                 self.gaps.insert(Gap::Distances);
             }
-            described.push(NumaDescription { id, cpus, memory_bytes: memory_bytes.unwrap_or(0), distances });
+            described.push(NumaDescription {
+                id,
+                cpus,
+                memory_bytes: memory_bytes.unwrap_or(0),
+                distances,
+                ..NumaDescription::default()
+            });
         }
         Ok(described)
     }
@@ -187,7 +194,13 @@ impl Reading {
             self.gaps.insert(Gap::Memory);
         }
         let memory_bytes = memory_bytes.unwrap_or(0);
-        Ok(vec![NumaDescription { id: 0, cpus: self.online.clone(), memory_bytes, distances: Vec::new() }])
+        Ok(vec![NumaDescription {
+            id: 0,
+            cpus: self.online.clone(),
+            memory_bytes,
+            distances: Vec::new(),
+            ..NumaDescription::default()
+        }])
     }
 }
 

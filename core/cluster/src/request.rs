@@ -41,14 +41,14 @@ pub fn exclusive(pod: &Pod) -> Option<CpuRequest> {
         .chain(&spec.containers)
         .filter_map(|container| {
             let cpus = whole_cpus(container.resources.as_ref()?)?;
-            Some(ContainerCpus { name: container.name.clone(), cpus })
+            Some(ContainerCpus { name: container.name.clone(), cpus, ..ContainerCpus::default() })
         })
         .collect();
     if containers.is_empty() {
         return None;
     }
     let memory_bytes = effective(pod).get(MEMORY).copied().unwrap_or(0);
-    Some(CpuRequest { containers, memory_bytes })
+    Some(CpuRequest { containers, memory_bytes, ..CpuRequest::default() })
 }
 
 /// The part of a pod's request that stays in the shared pool when its exclusive CPUs are reserved, milli-CPU.

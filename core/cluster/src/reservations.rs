@@ -28,6 +28,7 @@ pub fn to_wire(reservation: &Reservation) -> Wire {
     let memory = |&(numa_node, bytes): &(u32, u64)| ReservedMemory {
         numa_node: i64::from(numa_node),
         bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+        huge_pages: Vec::new(),
     };
     Wire {
         pod_uid: reservation.pod.uid.clone(),
@@ -36,6 +37,7 @@ pub fn to_wire(reservation: &Reservation) -> Wire {
         reserved_at: Time(time.unwrap_or(Timestamp::UNIX_EPOCH)),
         cpus: reservation.cpus.to_string(),
         containers: reservation.containers.iter().map(container).collect(),
+        isolated: false,
         memory: reservation.memory.iter().map(memory).collect(),
     }
 }
@@ -51,7 +53,7 @@ pub fn annotation_of(reservation: &Reservation) -> Placement {
         cpus: cpus.to_string(),
         memory_nodes: memory_nodes.clone(),
     };
-    Placement { containers: reservation.containers.iter().map(container).collect() }
+    Placement { containers: reservation.containers.iter().map(container).collect(), isolated: false }
 }
 
 /// What a bound pod runs on by its placement annotation; none without the annotation. It came with the pod's Binding, and

@@ -91,6 +91,7 @@ pub fn description_of(spec: &NodeTopologySpec) -> Result<MachineDescription, Top
             cpus: cpus(&numa.cpus, || at("cpus"))?,
             memory_bytes: bytes(numa.memory_bytes, || at("memoryBytes"))?,
             distances,
+            ..NumaDescription::default()
         });
     }
     for cache in &spec.l3_caches {

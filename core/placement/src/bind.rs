@@ -342,8 +342,13 @@ fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<(Option
         return Ok((own, Reservation { reserved_at_ms: renewed, ..held.clone() }));
     }
     let room = room(machine, pinned, facts, &pod.uid)?;
-    let containers = pinned.containers.iter().map(|(name, cpus)| ContainerCpus { name: name.clone(), cpus: *cpus });
-    let wanted = CpuRequest { containers: containers.collect(), memory_bytes: pinned.memory_bytes };
+    let containers = pinned.containers.iter().map(|(name, cpus)| ContainerCpus {
+        name: name.clone(),
+        cpus: *cpus,
+        ..ContainerCpus::default()
+    });
+    let wanted =
+        CpuRequest { containers: containers.collect(), memory_bytes: pinned.memory_bytes, ..CpuRequest::default() };
     match choose(machine, &room.as_node(), &wanted) {
         Verdict::Fits(choice) => {
             let after_former = former.map_or(0, |former| former.reserved_at_ms.saturating_add(RENEWAL_STEP_MS));

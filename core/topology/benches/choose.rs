@@ -22,12 +22,14 @@ fn machine(numa: u32, l3_per_numa: u32, cores_per_l3: u32) -> Machine {
                 cpus: cpus(id * per_numa, per_numa),
                 memory_bytes: 64 << 30,
                 distances: vec![],
+                ..NumaDescription::default()
             })
             .collect(),
         l3_caches: (0..numa * l3_per_numa)
             .map(|id| CacheDescription { id, cpus: cpus(id * cores_per_l3, cores_per_l3), size_bytes: 32 << 20 })
             .collect(),
         cores: (0..cores).map(|id| CoreDescription { id, cpus: cpus(id, 1) }).collect(),
+        ..MachineDescription::default()
     };
     Machine::new(&description).unwrap()
 }
@@ -42,7 +44,11 @@ fn fragmented(machine: &Machine, step: usize) -> CpuMask {
 }
 
 fn request(cpus: u32) -> CpuRequest {
-    CpuRequest { containers: vec![ContainerCpus { name: "work".into(), cpus }], memory_bytes: 8 << 30 }
+    CpuRequest {
+        containers: vec![ContainerCpus { name: "work".into(), cpus, ..ContainerCpus::default() }],
+        memory_bytes: 8 << 30,
+        ..CpuRequest::default()
+    }
 }
 
 fn bench_choose(criterion: &mut Criterion) {

@@ -6,24 +6,52 @@ use smallvec::SmallVec;
 
 use crate::machine::{CacheGroup, Machine};
 use crate::search::search;
-use crate::{NodeFree, Score};
+use crate::{NodeFree, Score, Wish};
+
+/// When a container runs, and so what of its CPUs others may use again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Runs with the other app containers, after all init containers have ended.
+    #[default]
+    App,
+    /// An init container that is never ended (`restartPolicy: Always`): runs with everything after it, gives nothing back.
+    Sidecar,
+    /// Runs alone beside the sidecars before it, and ends: uses the CPUs that the app containers get.
+    Init,
+}
 
 /// Exclusive whole CPUs for one container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ContainerCpus {
     /// The container's name, unique in its pod.
     pub name: String,
     /// How many CPUs; each container starts on a core of its own. 0 is allowed and gets none.
     pub cpus: u32,
+    /// When it runs.
+    pub role: Role,
+}
+
+/// Huge pages of one size that a pod asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HugePageNeed {
+    /// Size of one page, bytes.
+    pub page_bytes: u64,
+    /// Bytes in such pages.
+    pub bytes: u64,
 }
 
 /// What a pod asks of one node: exclusive CPUs per container, in whole physical cores, and memory beside them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CpuRequest {
-    /// The containers that get exclusive CPUs.
+    /// The containers that get exclusive CPUs, in the order of the pod: init containers and sidecars as they start, then
+    /// the others.
     pub containers: Vec<ContainerCpus>,
-    /// Memory of the whole pod, bytes; must fit into the NUMA nodes chosen.
+    /// Memory of the whole pod, bytes, without huge pages; must fit into the NUMA nodes chosen.
     pub memory_bytes: u64,
+    /// Huge pages of the whole pod by size, ascending; must fit into the NUMA nodes chosen.
+    pub huge_pages: Vec<HugePageNeed>,
+    /// What it wishes beyond the numbers.
+    pub wish: Wish,
 }
 
 impl CpuRequest {

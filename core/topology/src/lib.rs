@@ -32,14 +32,17 @@ mod mask;
 mod mask_text;
 mod rank;
 mod search;
+mod wish;
 
 pub use choose::{Choice, NodeFree, Verdict, choose, evaluate};
-pub use free::{ContainerCpus, CpuRequest, FreeSummary, NoFit};
+pub use free::{ContainerCpus, CpuRequest, FreeSummary, HugePageNeed, NoFit, Role};
 pub use machine::{
-    CacheDescription, CoreDescription, Field, LOCAL_DISTANCE, MAX_CPUS, Machine, MachineDescription, MachineError,
-    NumaDescription, NumaDistance, PackageDescription, REMOTE_DISTANCE,
+    CacheDescription, CoreDescription, CpuKindDescription, Field, GroupDescription, HugePages, LOCAL_DISTANCE,
+    MAX_CPUS, Machine, MachineDescription, MachineError, NumaDescription, NumaDistance, PackageDescription,
+    PciDescription, REMOTE_DISTANCE,
 };
 pub use mask::CpuMask;
 pub use mask_text::CpuListError;
 pub use rank::Score;
 pub use search::{MAX_NUMA_SETS, MAX_SEARCH_STEPS};
+pub use wish::{Align, Cache, CpuClass, Packing, Surroundings, Threads, Wish};

@@ -17,12 +17,19 @@ fn description(numa: u32, l3_per_numa: u32, cores_per_l3: u32, smt: u32) -> Mach
     MachineDescription {
         packages: vec![PackageDescription { id: 0, cpus: cpus(0, cores) }],
         numa_nodes: (0..numa)
-            .map(|id| NumaDescription { id, cpus: cpus(id * per_numa, per_numa), memory_bytes: 100, distances: vec![] })
+            .map(|id| NumaDescription {
+                id,
+                cpus: cpus(id * per_numa, per_numa),
+                memory_bytes: 100,
+                distances: vec![],
+                ..NumaDescription::default()
+            })
             .collect(),
         l3_caches: (0..numa * l3_per_numa)
             .map(|id| CacheDescription { id, cpus: cpus(id * cores_per_l3, cores_per_l3), size_bytes: 1 })
             .collect(),
         cores: (0..cores).map(|id| CoreDescription { id, cpus: cpus(id, 1) }).collect(),
+        ..MachineDescription::default()
     }
 }
 
@@ -31,8 +38,13 @@ fn machine(numa: u32, l3_per_numa: u32, cores_per_l3: u32, smt: u32) -> Machine 
 }
 
 fn request(containers: &[u32], memory_bytes: u64) -> CpuRequest {
-    let container = |(i, &cpus): (usize, &u32)| ContainerCpus { name: format!("c{i}"), cpus };
-    CpuRequest { containers: containers.iter().enumerate().map(container).collect(), memory_bytes }
+    let container =
+        |(i, &cpus): (usize, &u32)| ContainerCpus { name: format!("c{i}"), cpus, ..ContainerCpus::default() };
+    CpuRequest {
+        containers: containers.iter().enumerate().map(container).collect(),
+        memory_bytes,
+        ..CpuRequest::default()
+    }
 }
 
 fn fit(machine: &Machine, taken: &str, containers: &[u32], memory_bytes: u64) -> Choice {

@@ -11,7 +11,7 @@ fn list(text: &str) -> CpuMask {
 }
 
 fn numa(id: u32, cpus: &str) -> NumaDescription {
-    NumaDescription { id, cpus: list(cpus), memory_bytes: 1 << 30, distances: vec![] }
+    NumaDescription { id, cpus: list(cpus), memory_bytes: 1 << 30, distances: vec![], ..NumaDescription::default() }
 }
 
 fn l3(id: u32, cpus: &str) -> CacheDescription {
@@ -28,6 +28,7 @@ fn honest() -> MachineDescription {
         numa_nodes: vec![numa(0, "0-3"), numa(1, "4-7")],
         l3_caches: vec![l3(0, "0-3"), l3(1, "4-7")],
         cores: (0..4).map(|id| CoreDescription { id, cpus: CpuMask::from_ids([2 * id, 2 * id + 1]) }).collect(),
+        ..MachineDescription::default()
     }
 }
 

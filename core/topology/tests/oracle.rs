@@ -76,10 +76,12 @@ impl Shape {
                     distances: (0..self.distances.len())
                         .map(|to| NumaDistance { to: Self::numa_id(to), value: self.distances[node][to] })
                         .collect(),
+                    ..NumaDescription::default()
                 })
                 .collect(),
             l3_caches: if self.has_l3 { caches.collect() } else { vec![] },
             cores: (0..self.cores()).map(|core| CoreDescription { id: core as u32, cpus: self.cpus(core) }).collect(),
+            ..MachineDescription::default()
         };
         Machine::new(&description).unwrap()
     }
@@ -163,8 +165,12 @@ fn check(shape: &Shape, machine: &Machine, free: &[bool], containers: &[u32], me
     let cpus = shape.cpus_of(|core| free[core]);
     let node = NodeFree { cpus: &cpus, memory_free_bytes: &shape.memory_free_bytes, shared_reserve };
     let request = CpuRequest {
-        containers: (0..).zip(containers).map(|(i, &cpus)| ContainerCpus { name: format!("c{i}"), cpus }).collect(),
+        containers: (0..)
+            .zip(containers)
+            .map(|(i, &cpus)| ContainerCpus { name: format!("c{i}"), cpus, ..ContainerCpus::default() })
+            .collect(),
         memory_bytes,
+        ..CpuRequest::default()
     };
     let verdict = choose(machine, &node, &request);
     let score = evaluate(machine, &node, &request);
@@ -300,7 +306,11 @@ fn caches_break_a_tie_of_nodes() {
     let machine = shape.machine();
     check(&shape, &machine, &[true; 8], &[3], 0, 0);
     let node = NodeFree { cpus: machine.cpus(), memory_free_bytes: &[], shared_reserve: 0 };
-    let request = CpuRequest { containers: vec![ContainerCpus { name: "c".into(), cpus: 3 }], memory_bytes: 0 };
+    let request = CpuRequest {
+        containers: vec![ContainerCpus { name: "c".into(), cpus: 3, ..ContainerCpus::default() }],
+        memory_bytes: 0,
+        ..CpuRequest::default()
+    };
     assert!(matches!(choose(&machine, &node, &request), Verdict::Fits(choice) if choice.cpus.to_string() == "4-6"));
 }
 
@@ -311,8 +321,12 @@ fn refusals_say_why() {
     let ask = |cpus: &str, containers: &[u32], memory_bytes, shared_reserve| {
         let cpus = CpuMask::parse_list(cpus).unwrap();
         let request = CpuRequest {
-            containers: containers.iter().map(|&cpus| ContainerCpus { name: "c".into(), cpus }).collect(),
+            containers: containers
+                .iter()
+                .map(|&cpus| ContainerCpus { name: "c".into(), cpus, ..ContainerCpus::default() })
+                .collect(),
             memory_bytes,
+            ..CpuRequest::default()
         };
         evaluate(&machine, &NodeFree { cpus: &cpus, memory_free_bytes: &[100, 50], shared_reserve }, &request)
     };

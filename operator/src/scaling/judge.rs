@@ -198,6 +198,7 @@ pub fn status(
         ordered_replicas: int(findings.ordered),
         ready_replicas: int(findings.ready),
         quota_replicas: findings.quota.map(int),
+        selector: None,
         backlog,
         conditions: merged(current, &conditions(findings), generation, &time_of(wall_ms)),
     }

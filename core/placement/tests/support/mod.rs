@@ -13,9 +13,16 @@ pub fn machine(cores: u32) -> Arc<Machine> {
     let all: CpuMask = (0..cores).collect();
     let description = MachineDescription {
         packages: vec![PackageDescription { id: 0, cpus: all.clone() }],
-        numa_nodes: vec![NumaDescription { id: 0, cpus: all, memory_bytes: 1_000, distances: Vec::new() }],
+        numa_nodes: vec![NumaDescription {
+            id: 0,
+            cpus: all,
+            memory_bytes: 1_000,
+            distances: Vec::new(),
+            ..NumaDescription::default()
+        }],
         l3_caches: Vec::new(),
         cores: (0..cores).map(|id| CoreDescription { id, cpus: CpuMask::from_ids([id]) }).collect(),
+        ..MachineDescription::default()
     };
     Arc::new(Machine::new(&description).unwrap())
 }
@@ -29,7 +36,11 @@ pub fn pod(uid: &str) -> PodRef {
 }
 
 pub fn cpus(count: u32) -> CpuRequest {
-    CpuRequest { containers: vec![ContainerCpus { name: "main".into(), cpus: count }], memory_bytes: 100 }
+    CpuRequest {
+        containers: vec![ContainerCpus { name: "main".into(), cpus: count, ..ContainerCpus::default() }],
+        memory_bytes: 100,
+        ..CpuRequest::default()
+    }
 }
 
 pub fn held(uid: &str, list: &str) -> Reservation {

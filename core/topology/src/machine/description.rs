@@ -17,6 +17,79 @@ pub struct MachineDescription {
     pub l3_caches: Vec<CacheDescription>,
     /// Physical cores.
     pub cores: Vec<CoreDescription>,
+    /// Dies, where a package has several; empty otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dies: Vec<GroupDescription>,
+    /// Clusters of cores below the L3 (they share an L2 or a bus); empty where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub clusters: Vec<GroupDescription>,
+    /// Kinds of CPUs on a hybrid machine, least efficient (fastest) last; empty where all are alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpu_kinds: Vec<CpuKindDescription>,
+    /// CPUs that the kernel was told to isolate.
+    #[serde(default, skip_serializing_if = "CpuMask::is_empty")]
+    pub isolated: CpuMask,
+    /// Online CPUs that this process may not use (a cgroup keeps them away); they belong to nobody.
+    #[serde(default, skip_serializing_if = "CpuMask::is_empty")]
+    pub disallowed: CpuMask,
+    /// CPUs that exist and are offline; they are in no other list.
+    #[serde(default, skip_serializing_if = "CpuMask::is_empty")]
+    pub offline: CpuMask,
+    /// PCI devices of interest (network, storage, display, accelerators), by address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pci_devices: Vec<PciDescription>,
+}
+
+/// CPUs that belong together (a die, a cluster).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupDescription {
+    /// Unique in its list.
+    pub id: u32,
+    /// Its CPUs.
+    pub cpus: CpuMask,
+}
+
+/// CPUs of one kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CpuKindDescription {
+    /// What hwloc ranks them by: 0 is the most efficient (slowest); -1 unknown.
+    pub efficiency: i32,
+    /// Its CPUs.
+    pub cpus: CpuMask,
+}
+
+/// Huge pages of one size on one memory node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HugePages {
+    /// Size of one page, bytes.
+    pub page_bytes: u64,
+    /// How many there are, used ones included.
+    pub count: u64,
+}
+
+/// A PCI device and what it is close to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PciDescription {
+    /// `0000:3b:00.0`.
+    pub address: String,
+    /// PCI class, 16 bits (`0x0302` is a 3D controller).
+    pub class: u16,
+    /// Vendor id.
+    pub vendor: u16,
+    /// Device id.
+    pub device: u16,
+    /// Names the operating system has for it (`eth0`, `nvme0n1`); may be empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// CPUs that are local to it: of an L3, of a NUMA node, or of the whole machine where nothing is known.
+    pub cpus: CpuMask,
+    /// Address of the bridge above the lowest switch it hangs on; devices with the same one share that switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<String>,
 }
 
 /// One processor socket.
@@ -30,15 +103,21 @@ pub struct PackageDescription {
 }
 
 /// One memory node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NumaDescription {
     /// The kernel's node number; may be sparse.
     pub id: u32,
     /// CPUs that are local to it; empty for a node that is memory only.
     pub cpus: CpuMask,
-    /// Its memory, bytes.
+    /// Its memory, bytes; huge pages included.
     pub memory_bytes: u64,
+    /// Its huge pages by size, ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub huge_pages: Vec<HugePages>,
+    /// What kind of memory where there are several (`DRAM`, `HBM`, `NVM`, as hwloc calls them).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     /// Distances from this node, in SLIT units (10 = local); a pair that is not given counts as
     /// [`crate::REMOTE_DISTANCE`].
     #[serde(default)]

@@ -10,7 +10,8 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 pub use description::{
-    CacheDescription, CoreDescription, MachineDescription, NumaDescription, NumaDistance, PackageDescription,
+    CacheDescription, CoreDescription, CpuKindDescription, GroupDescription, HugePages, MachineDescription,
+    NumaDescription, NumaDistance, PackageDescription, PciDescription,
 };
 pub use error::{Field, MachineError};
 

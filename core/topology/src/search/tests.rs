@@ -15,7 +15,13 @@ fn machine(nodes: u32, l3: u32, cores: u32, uneven: bool) -> Machine {
     let (own, all) = (l3 * cores, nodes * l3 * cores);
     let distance = |a: u32, b: u32| NumaDistance { to: b, value: 20 + (a * 7919 + b * 104_729) % 97 };
     let distances = |a: u32| (0..nodes).filter(|&b| uneven && b != a).map(|b| distance(a, b)).collect();
-    let numa = |id: u32| NumaDescription { id, cpus: cpus(id * own, own), memory_bytes: 1, distances: distances(id) };
+    let numa = |id: u32| NumaDescription {
+        id,
+        cpus: cpus(id * own, own),
+        memory_bytes: 1,
+        distances: distances(id),
+        ..NumaDescription::default()
+    };
     Machine::new(&MachineDescription {
         packages: vec![PackageDescription { id: 0, cpus: cpus(0, all) }],
         numa_nodes: (0..nodes).map(numa).collect(),
@@ -23,6 +29,7 @@ fn machine(nodes: u32, l3: u32, cores: u32, uneven: bool) -> Machine {
             .map(|id| CacheDescription { id, cpus: cpus(id * cores, cores), size_bytes: 1 })
             .collect(),
         cores: (0..all).map(|id| CoreDescription { id, cpus: cpus(id, 1) }).collect(),
+        ..MachineDescription::default()
     })
     .unwrap()
 }
@@ -104,8 +111,11 @@ fn evaluate_and_choose_end_at_the_same_place() {
     let taken: CpuMask = machine.cpus().iter().filter(|cpu| cpu % 7 == 0 || cpu % 11 == 3).collect();
     let cpus = machine.cpus().subtract(&taken);
     let free = NodeFree { cpus: &cpus, memory_free_bytes: &[100; 16], shared_reserve: 0 };
-    let request =
-        CpuRequest { containers: vec![ContainerCpus { name: "c".into(), cpus: cpus.len() / 2 - 9 }], memory_bytes: 0 };
+    let request = CpuRequest {
+        containers: vec![ContainerCpus { name: "c".into(), cpus: cpus.len() / 2 - 9, ..ContainerCpus::default() }],
+        memory_bytes: 0,
+        ..CpuRequest::default()
+    };
     let crate::Verdict::Fits(choice) = crate::choose(&machine, &free, &request) else { unreachable!() };
     assert_eq!(crate::evaluate(&machine, &free, &request), Ok(choice.score));
 }
