@@ -39,6 +39,8 @@ pub struct Machine {
     package_cpus: Vec<CpuMask>,
     numa_ids: Vec<u32>,
     numa_memory_bytes: Vec<u64>,
+    numa_huge_pages: Vec<Vec<HugePages>>,
+    isolated: CpuMask,
     numa_nodes: Vec<NumaNode>,
     distances: Vec<u32>,
     distance_classes: Vec<u16>,
@@ -138,6 +140,18 @@ impl Machine {
     #[must_use]
     pub fn numa_memory_bytes(&self) -> &[u64] {
         &self.numa_memory_bytes
+    }
+
+    /// Huge pages of a NUMA node by dense index, by size ascending; empty for an index that does not exist.
+    #[must_use]
+    pub fn numa_huge_pages(&self, index: usize) -> &[HugePages] {
+        self.numa_huge_pages.get(index).map_or(&[], Vec::as_slice)
+    }
+
+    /// CPUs of the machine that the kernel was told to isolate.
+    #[must_use]
+    pub fn isolated(&self) -> &CpuMask {
+        &self.isolated
     }
 
     /// Dense index of the NUMA node with this id.
