@@ -37,9 +37,9 @@ mod wish;
 pub use choose::{Choice, NodeFree, Verdict, choose, evaluate};
 pub use free::{ContainerCpus, CpuRequest, FreeSummary, HugePageNeed, NoFit, Role};
 pub use machine::{
-    CacheDescription, CoreDescription, CpuKindDescription, Field, GroupDescription, HugePages, LOCAL_DISTANCE,
-    MAX_CPUS, Machine, MachineDescription, MachineError, NumaDescription, NumaDistance, PackageDescription,
-    PciDescription, REMOTE_DISTANCE,
+    CacheDescription, CoreDescription, CpuField, CpuKindDescription, Field, GroupDescription, HugePages,
+    LOCAL_DISTANCE, MAX_CPUS, MAX_PCI_DEVICES, MAX_PCI_NAMES, Machine, MachineDescription, MachineError,
+    NumaDescription, NumaDistance, PackageDescription, PciDescription, REMOTE_DISTANCE,
 };
 pub use mask::CpuMask;
 pub use mask_text::CpuListError;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::check::Checked;
-use super::{CacheGroup, Core, HugePages, LOCAL_DISTANCE, Machine, MachineDescription, NumaNode, REMOTE_DISTANCE};
+use super::parts::Parts;
+use super::{CacheGroup, Core, LOCAL_DISTANCE, Machine, MachineDescription, NumaNode, REMOTE_DISTANCE};
 use crate::CpuMask;
 
 /// Where a core sorts: NUMA node (dense), L3 (by id; none last), irregular after regular, lowest CPU.
@@ -47,15 +48,14 @@ pub(super) fn build(description: &MachineDescription, checked: Checked) -> Machi
     let distances = distances(description, &numa_ids);
     let far = Distances::new(&distances, &numa_nodes);
     Machine {
+        parts: Parts::of(description, &nodes),
         distance_classes: far.classes(),
         even_distance: far.even(),
         core_of_cpu: core_of_cpu(&checked.cpus, &cores),
+        cpus: checked.cpus,
         smt_width,
         package_ids: packages.keys().copied().collect(),
         package_cpus: packages.into_values().cloned().collect(),
-        isolated: description.isolated.intersect(&checked.cpus),
-        numa_huge_pages: nodes.iter().map(|node| by_size(&node.huge_pages)).collect(),
-        cpus: checked.cpus,
         numa_memory_bytes: nodes.iter().map(|node| node.memory_bytes).collect(),
         numa_nodes,
         distances,
@@ -65,12 +65,6 @@ pub(super) fn build(description: &MachineDescription, checked: Checked) -> Machi
         groups,
         cores,
     }
-}
-
-fn by_size(pages: &[HugePages]) -> Vec<HugePages> {
-    let mut sorted = pages.to_vec();
-    sorted.sort_unstable();
-    sorted
 }
 
 fn regular_width(description: &MachineDescription) -> u32 {

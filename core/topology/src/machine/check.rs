@@ -1,5 +1,7 @@
 //! Finds the lies in a machine description: ids, ranges, overlaps, coverage, nesting, distances.
 
+mod parts;
+
 use std::collections::BTreeSet;
 
 use super::{Field, MAX_CPUS, MachineDescription, MachineError};
@@ -49,6 +51,9 @@ fn entries(description: &MachineDescription, field: Field) -> Vec<Entry<'_>> {
         Field::NumaNodes => description.numa_nodes.iter().map(|entry| (entry.id, &entry.cpus)).collect(),
         Field::L3Caches => description.l3_caches.iter().map(|entry| (entry.id, &entry.cpus)).collect(),
         Field::Cores => description.cores.iter().map(|entry| (entry.id, &entry.cpus)).collect(),
+        Field::Dies => description.dies.iter().map(|entry| (entry.id, &entry.cpus)).collect(),
+        Field::Clusters => description.clusters.iter().map(|entry| (entry.id, &entry.cpus)).collect(),
+        Field::CpuKinds => (0..).zip(&description.cpu_kinds).map(|(at, entry)| (at, &entry.cpus)).collect(),
     }
 }
 
@@ -69,7 +74,7 @@ pub(super) fn check(description: &MachineDescription) -> Result<Checked, Machine
     let numa_owners = Owners::of_all(Field::NumaNodes, &numa_nodes)?;
     let l3_owners = Owners::of_all(Field::L3Caches, &l3_caches)?;
 
-    let cpus = cores.iter().flat_map(|(_, cpus)| cpus.iter()).collect();
+    let cpus: CpuMask = cores.iter().flat_map(|(_, cpus)| cpus.iter()).collect();
     for (field, list) in [(Field::Packages, &packages), (Field::NumaNodes, &numa_nodes), (Field::L3Caches, &l3_caches)]
     {
         all_in_cores(field, list, &cpus)?;
@@ -79,11 +84,12 @@ pub(super) fn check(description: &MachineDescription) -> Result<Checked, Machine
     cores_nest(&cores, Field::L3Caches, &l3_caches, &l3_owners, false)?;
     caches_nest(&l3_caches, &numa_nodes, &numa_owners)?;
     distances(description)?;
+    parts::check(description, &cpus, &cores, &packages, &package_owners)?;
     Ok(Checked { cpus, numa_nodes: numa_owners, l3_caches: l3_owners })
 }
 
 fn each_list_alone(field: Field, list: &[Entry<'_>]) -> Result<(), MachineError> {
-    if list.is_empty() && field != Field::L3Caches {
+    if list.is_empty() && matches!(field, Field::Cores | Field::Packages | Field::NumaNodes) {
         return Err(MachineError::Empty { field });
     }
     let mut seen = BTreeSet::new();

@@ -23,13 +23,14 @@ pub struct MachineDescription {
     /// Clusters of cores below the L3 (they share an L2 or a bus); empty where there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clusters: Vec<GroupDescription>,
-    /// Kinds of CPUs on a hybrid machine, least efficient (fastest) last; empty where all are alike.
+    /// Kinds of CPUs on a hybrid machine, least efficient (fastest) last; empty where all are alike, otherwise every CPU
+    /// is of one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cpu_kinds: Vec<CpuKindDescription>,
     /// CPUs that the kernel was told to isolate.
     #[serde(default, skip_serializing_if = "CpuMask::is_empty")]
     pub isolated: CpuMask,
-    /// Online CPUs that this process may not use (a cgroup keeps them away); they belong to nobody.
+    /// Online CPUs that a cgroup keeps away; they belong to nobody and are in no other list.
     #[serde(default, skip_serializing_if = "CpuMask::is_empty")]
     pub disallowed: CpuMask,
     /// CPUs that exist and are offline; they are in no other list.

@@ -4,6 +4,7 @@ mod build;
 mod check;
 mod description;
 mod error;
+mod parts;
 
 use std::ops::Range;
 
@@ -13,7 +14,7 @@ pub use description::{
     CacheDescription, CoreDescription, CpuKindDescription, GroupDescription, HugePages, MachineDescription,
     NumaDescription, NumaDistance, PackageDescription, PciDescription,
 };
-pub use error::{Field, MachineError};
+pub use error::{CpuField, Field, MachineError};
 
 use crate::CpuMask;
 
@@ -26,8 +27,19 @@ pub const LOCAL_DISTANCE: u32 = 10;
 /// Distance between two NUMA nodes where none is given (Linux `REMOTE_DISTANCE`).
 pub const REMOTE_DISTANCE: u32 = 20;
 
+/// PCI devices of one machine are at most this many; sources keep those of the lowest addresses.
+pub const MAX_PCI_DEVICES: usize = 1024;
+
+/// Names the operating system has for one PCI device are at most this many; sources keep the first.
+pub const MAX_PCI_NAMES: usize = 16;
+
 /// A machine whose description was checked: every CPU is in exactly one core, package and NUMA node and in at most
-/// one L3, and no core is divided by any of them.
+/// one L3, die, cluster and CPU kind, and no core is divided by any of them.
+///
+/// CPUs that are offline or that a cgroup keeps away ([`Machine::disallowed`]) belong to nobody: they are in none of
+/// those and not in [`Machine::cpus`], so nothing that chooses from a machine can give them away. A core of which only
+/// some threads are left is narrower than its neighbours, and so given to no exclusive request either
+/// ([`Machine::smt_width`]).
 ///
 /// NUMA nodes have dense indices in ascending order of their ids. Cores and the parts of L3 caches within a NUMA node
 /// ("cache groups") have dense indices in the order NUMA node, L3 id (cores without L3 last), lowest CPU.
@@ -39,8 +51,6 @@ pub struct Machine {
     package_cpus: Vec<CpuMask>,
     numa_ids: Vec<u32>,
     numa_memory_bytes: Vec<u64>,
-    numa_huge_pages: Vec<Vec<HugePages>>,
-    isolated: CpuMask,
     numa_nodes: Vec<NumaNode>,
     distances: Vec<u32>,
     distance_classes: Vec<u16>,
@@ -50,6 +60,7 @@ pub struct Machine {
     groups: Vec<CacheGroup>,
     cores: Vec<Core>,
     core_of_cpu: Vec<u32>,
+    parts: parts::Parts,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,18 +151,6 @@ impl Machine {
     #[must_use]
     pub fn numa_memory_bytes(&self) -> &[u64] {
         &self.numa_memory_bytes
-    }
-
-    /// Huge pages of a NUMA node by dense index, by size ascending; empty for an index that does not exist.
-    #[must_use]
-    pub fn numa_huge_pages(&self, index: usize) -> &[HugePages] {
-        self.numa_huge_pages.get(index).map_or(&[], Vec::as_slice)
-    }
-
-    /// CPUs of the machine that the kernel was told to isolate.
-    #[must_use]
-    pub fn isolated(&self) -> &CpuMask {
-        &self.isolated
     }
 
     /// Dense index of the NUMA node with this id.
