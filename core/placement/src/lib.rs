@@ -14,7 +14,9 @@
 //!    read the pod after the touch also wrote after it, and either that write or the freeing loses by rule 1.
 //! 4. A NodePlacement can be lost and made anew, empty, while its pods run on. So what a live pod's Binding carried is held
 //!    whether there is a reservation or not, and a promise counts until its pod is seen bound ([`Beside`], [`Room`]).
+mod drift;
 mod facts;
+mod life;
 mod reason;
 mod reservation;
 mod room;
@@ -24,7 +26,9 @@ mod withdraw;
 pub mod bind;
 pub mod reap;
 
+pub use drift::{Drift, Observed, ObservedContainer, Pinning, drift, unforgiven};
 pub use facts::{PlacementFacts, PlacementRead, PodFacts, PodRead};
+pub use life::{Due, Phase, Seen};
 pub use reason::Reason;
 pub use reservation::{Held, PodRef, Reservation, ReservationFault};
 pub use room::{Beside, Promise, Room};

@@ -1,17 +1,8 @@
 //! Freeing what the watch shows to be held for nobody: candidates, then one withdrawal each.
+pub use crate::life::Seen;
+use crate::life::{Due, Phase};
 pub use crate::withdraw::State;
 use crate::{Event, PodRef, Request, Reservation, withdraw};
-
-/// A pod as the watch shows it, as far as its reservation is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// There is no pod of that UID, it has ended, or it is bound to another node.
-    NotHere,
-    /// It is bound to the node.
-    Here,
-    /// It is not bound.
-    Unbound,
-}
 
 /// A reservation that seems to be held for nobody.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,11 +27,11 @@ pub fn candidates<'a>(
     mut known_ms: impl FnMut(&Reservation) -> u64 + 'a,
 ) -> impl Iterator<Item = Candidate> + 'a {
     reservations.iter().filter_map(move |held| {
-        let even_unbound = match seen(&held.pod.uid) {
-            Seen::Here => return None,
-            Seen::NotHere => false,
-            Seen::Unbound if known_ms(held) < grace_ms => return None,
-            Seen::Unbound => true,
+        let even_unbound = match Phase::of(true, seen(&held.pod.uid), false).withdrawal() {
+            Due::Never => return None,
+            Due::AtOnce => false,
+            Due::AfterGrace if known_ms(held) < grace_ms => return None,
+            Due::AfterGrace => true,
         };
         Some(Candidate { node: node.to_owned(), pod: held.pod.clone(), even_unbound })
     })
