@@ -22,6 +22,10 @@ pub const WISH_ANNOTATION_PREFIX: &str = "topology.fairlead.dev/";
 /// only has to change the resourceVersion, so that no write under way still holds (rule 5).
 pub const TOUCHED_ANNOTATION: &str = "fairlead.dev/touched";
 
+/// NodePlacement annotation, written by a person: UIDs of pods, separated by commas, whose drift from their promise is known
+/// and borne, so that the node is trusted all the same.
+pub const TRUST_ANNOTATION: &str = "fairlead.dev/trust";
+
 /// Field managers, one per use site: an apply removes what the same manager owned before and left out.
 pub mod manager {
     /// Operator: tenant label of namespaces.
