@@ -34,7 +34,7 @@ pub struct Args {
     /// Longest request body in bytes; 5,000 node names need some 220 KiB
     #[arg(long, env = "FAIRLEAD_MAX_BODY_BYTES", default_value_t = 8 << 20, value_parser = clap::value_parser!(u64).range(1024..=1 << 30))]
     pub max_body_bytes: u64,
-    /// Requests at once, once for filter and prioritize together and once for bind; further ones get 503 at once
+    /// Requests at once, once for filter, prioritize and preempt together and once for bind; further ones get 503 at once
     #[arg(long, env = "FAIRLEAD_MAX_IN_FLIGHT", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub max_in_flight: u32,
     /// Time for one bind in milliseconds, conflicts and lost answers included; keep it below the scheduler's httpTimeout

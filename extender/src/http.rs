@@ -1,4 +1,4 @@
-//! The three verbs over HTTP/1: what is refused before a request is looked at, and how a reply is sent.
+//! The four verbs over HTTP/1: what is refused before a request is looked at, and how a reply is sent.
 //!
 //! Replies are one buffer with a Content-Length, never chunked: kube-scheduler drops a connection whose chunked body it
 //! did not read to the end. Whatever is wrong is said as `{"Error": …}`.
@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use crate::answer::{self, Reply};
 use crate::bind::Binder;
 use crate::metrics::{ExtenderMetrics, Verb};
+use crate::preempt;
 use crate::wire::BindingArgs;
 
 /// A peer that has begun a body has this long to send the rest.
@@ -32,7 +33,7 @@ const BODY_PREALLOCATED_BYTES_MAX: usize = 1 << 20;
 pub struct HttpLimits {
     /// Longest body, bytes.
     pub body_bytes: usize,
-    /// Requests at once: so many filter and prioritize together, and so many bind.
+    /// Requests at once: so many filter, prioritize and preempt together, and so many bind.
     pub in_flight: usize,
 }
 
@@ -87,9 +88,10 @@ pub fn router(app: App) -> Router {
     Router::new()
         .route("/filter", post(filter))
         .route("/prioritize", post(prioritize))
+        .route("/preempt", post(preempt))
         .route("/bind", post(bind))
         .method_not_allowed_fallback(|| async { say(405, &"use POST") })
-        .fallback(|| async { say(404, &"no such path; the verbs are /filter, /prioritize and /bind") })
+        .fallback(|| async { say(404, &"no such path; the verbs are /filter, /prioritize, /preempt and /bind") })
         .with_state(Arc::new(desk))
 }
 
@@ -99,6 +101,10 @@ async fn filter(State(desk): State<Arc<Desk>>, request: Request) -> Response {
 
 async fn prioritize(State(desk): State<Arc<Desk>>, request: Request) -> Response {
     schedule(&desk, Verb::Prioritize, request, answer::prioritize).await
+}
+
+async fn preempt(State(desk): State<Arc<Desk>>, request: Request) -> Response {
+    schedule(&desk, Verb::Preempt, request, preempt::preempt).await
 }
 
 async fn schedule(desk: &Desk, verb: Verb, request: Request, answer: fn(&Snapshot, &[u8]) -> Reply) -> Response {

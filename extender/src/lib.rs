@@ -1,9 +1,9 @@
-//! The scheduler extender: filter, prioritize and bind for the kube-scheduler of the same pod.
+//! The scheduler extender: filter, prioritize, preempt and bind for a kube-scheduler.
 //!
 //! ```text
 //! watches ─► model (one task) ─► snapshot, swapped atomically
 //!                 ▲                 │
-//!                 │                 ├─► answer: /filter /prioritize, bytes to bytes, pure
+//!                 │                 ├─► answer, preempt: /filter /prioritize /preempt, bytes to bytes, pure
 //!  Assume, Forget,│Written          │
 //!                 └── bind, reaper ◄┘   placement's steps; courier carries their requests to the API server
 //! ```
@@ -18,6 +18,7 @@ pub mod http;
 mod json;
 pub mod metrics;
 pub mod model;
+pub mod preempt;
 pub mod reaper;
 mod run;
 pub mod wire;

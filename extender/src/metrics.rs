@@ -23,6 +23,7 @@ use crate::answer::Tally;
 pub enum Verb {
     Filter,
     Prioritize,
+    Preempt,
     Bind,
 }
 

@@ -182,8 +182,8 @@ async fn verb_path_and_content_type_are_checked() {
     let response = house.send(Request::get("/filter").body(Body::empty()).unwrap()).await;
     assert_eq!(response.headers()["allow"], "POST");
     assert_eq!(text(response).await, (405, r#"{"Error":"use POST"}"#.to_owned()));
-    let (status, reply) = house.post("/preempt", "{}").await;
-    assert!(status == 404 && reply.contains("/filter, /prioritize and /bind"), "{reply}");
+    let (status, reply) = house.post("/reserve", "{}").await;
+    assert!(status == 404 && reply.contains("/filter, /prioritize, /preempt and /bind"), "{reply}");
     for kind in ["text/plain", "application/jsonx", ""] {
         let request = Request::post("/bind").header("Content-Type", kind).body(Body::from("{}")).unwrap();
         let (status, reply) = text(house.send(request).await).await;

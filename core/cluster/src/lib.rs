@@ -20,10 +20,12 @@ mod model;
 mod node;
 mod pod;
 mod pod_table;
+mod preempt;
 mod reservations;
 mod snapshot;
 mod tenant;
 mod topology;
+mod wake;
 
 pub mod request;
 
@@ -37,7 +39,9 @@ pub use model::Model;
 pub use node::{Distrust, NodeView, PlacementView};
 pub use pod::{Owner, PodView, PodWish, pod_facts};
 pub use pod_table::PodTable;
+pub use preempt::{Preemptor, Victims};
 pub use reservations::{annotation_of, from_wire, to_wire};
 pub use snapshot::{LabelChange, NamespaceView, Snapshot};
 pub use tenant::TenantView;
 pub use topology::{TopologyError, description_of, machine_of};
+pub use wake::Awaited;

@@ -5,7 +5,10 @@ use fairlead_crds::keys;
 use fairlead_fairshare::{PendingPod, ResourceVector};
 use fairlead_placement::{PodFacts, PodRef};
 use fairlead_topology::CpuRequest;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec};
+
+/// What every text of [`fairlead_placement::Reason`] begins with.
+const REASON_PREFIX: &str = "fairlead: ";
 
 /// The controller of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +52,10 @@ pub struct PodView {
     pub terminal: bool,
     /// Its condition Ready is True.
     pub ready: bool,
+    /// It may keep others away from its node: it requires not to be near some pods.
+    pub repels: bool,
+    /// A scheduler refused it for a reason of ours: its condition PodScheduled is False with one of our texts.
+    pub refused: bool,
     /// Effective request, `pods` 1 included.
     pub request: ResourceVector,
     /// The exclusive CPUs it asks for.
@@ -86,6 +93,8 @@ impl PodView {
             deleting: meta.deletion_timestamp.is_some(),
             terminal: matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")),
             ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            repels: spec.is_some_and(requires_distance),
+            refused: conditions.iter().any(refused_by_us),
             request: effective(pod),
             exclusive: exclusive(pod),
         })
@@ -121,6 +130,18 @@ impl PodView {
     pub(crate) fn shared_milli(&self, has_own_cpus: bool) -> u64 {
         shared_milli(&self.request, self.exclusive.as_ref().filter(|_| has_own_cpus))
     }
+}
+
+fn requires_distance(spec: &PodSpec) -> bool {
+    let anti = spec.affinity.as_ref().and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+    let required = anti.and_then(|anti| anti.required_during_scheduling_ignored_during_execution.as_ref());
+    required.is_some_and(|terms| !terms.is_empty())
+}
+
+/// kube-scheduler joins the texts of all nodes into the message of the condition.
+fn refused_by_us(condition: &PodCondition) -> bool {
+    let told = condition.message.as_deref().is_some_and(|message| message.contains(REASON_PREFIX));
+    condition.type_ == "PodScheduled" && condition.status == "False" && told
 }
 
 /// What the bind and reap steps want to know of a live pod; `None` if it has no UID.

@@ -20,6 +20,7 @@ extenders:
   - urlPrefix: http://127.0.0.1:9801
     filterVerb: filter
     prioritizeVerb: prioritize
+    preemptVerb: preempt
     bindVerb: bind
     weight: {{ .Values.scheduler.extenderWeight }}
     enableHTTPS: false

@@ -1,0 +1,147 @@
+//! Which victims must go: the least of the proposed ones, and none in vain.
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use fairlead_cluster::{Change, Event, Model, Preemptor, Snapshot};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+use std::sync::Arc;
+use support::{Like, node, one_node, placement, pod, topology, wish};
+
+fn preemptor(cpu: &'static str) -> Preemptor {
+    Preemptor { wish: wish("urgent", cpu), resources_alone: true }
+}
+
+fn bound(uid: &str, cpu: &'static str, priority: i32) -> Pod {
+    let mut pod = pod(uid, &Like { cpu, node: Some("n1"), ..Like::default() });
+    pod.spec.as_mut().unwrap().priority = Some(priority);
+    pod
+}
+
+/// Four cores of two threads: `a` and `b` hold one each, `c` two; all of the node's CPUs.
+fn full() -> Model {
+    let mut model = one_node(&[("a", "0-1"), ("b", "2-3"), ("c", "4-7")]);
+    for (uid, cpu, priority) in [("a", "2", 5), ("b", "2", 1), ("c", "4", 3)] {
+        model.apply(Event::Pods(Change::Apply(bound(uid, cpu, priority))));
+    }
+    model
+}
+
+fn kept(snapshot: &Snapshot, preemptor: &Preemptor, proposed: &[&str]) -> Option<Vec<usize>> {
+    snapshot.victims(preemptor, "n1", proposed).map(|victims| victims.kept)
+}
+
+#[test]
+fn only_the_needed_victims_go_and_the_most_important_stay() {
+    let snapshot = full().snapshot();
+    assert_eq!(kept(&snapshot, &preemptor("2"), &["a", "c", "b"]), Some(vec![2]), "b is the least important");
+    assert_eq!(kept(&snapshot, &preemptor("4"), &["a", "c", "b"]), Some(vec![1]), "a comes back, then b: c alone does");
+    assert_eq!(kept(&snapshot, &preemptor("6"), &["a", "c", "b"]), Some(vec![1, 2]));
+    assert_eq!(kept(&snapshot, &preemptor("8"), &["a", "c", "b"]), Some(vec![0, 1, 2]));
+}
+
+#[test]
+fn a_node_where_all_of_them_are_not_enough_is_dropped() {
+    let snapshot = full().snapshot();
+    assert_eq!(kept(&snapshot, &preemptor("4"), &["b"]), None);
+    assert_eq!(snapshot.victims(&preemptor("2"), "elsewhere", &["b"]), None);
+    assert_eq!(kept(&Snapshot::default(), &preemptor("2"), &["b"]), None);
+}
+
+#[test]
+fn a_proposal_without_victims_is_answered_as_the_node_is() {
+    let mut model = full();
+    assert_eq!(kept(&model.snapshot(), &preemptor("2"), &[]), None);
+    let emptied = placement("n1", 2, &[("b", "2-3"), ("c", "4-7")]);
+    model.apply(Event::Placements(Change::Apply(emptied)));
+    model.apply(Event::Pods(Change::Delete(bound("a", "2", 5))));
+    let snapshot = model.snapshot();
+    assert_eq!(kept(&snapshot, &preemptor("2"), &[]), Some(vec![]));
+    assert_eq!(kept(&snapshot, &preemptor("2"), &["b"]), None, "it fits: nobody goes, and no list without victims");
+}
+
+#[test]
+fn a_victim_whose_going_another_filter_may_need_stays_a_victim() {
+    let mut model = full();
+    let more = Preemptor { resources_alone: false, ..preemptor("2") };
+    assert_eq!(kept(&model.snapshot(), &more, &["a", "b"]), Some(vec![0, 1]));
+    let mut repels = bound("a", "2", 5);
+    repels.spec.as_mut().unwrap().affinity = serde_json::from_value(json!({ "podAntiAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": [{ "topologyKey": "kubernetes.io/hostname" }] } }))
+    .unwrap();
+    model.apply(Event::Pods(Change::Apply(repels)));
+    assert_eq!(kept(&model.snapshot(), &preemptor("2"), &["a", "b"]), Some(vec![0]), "a frees what is needed");
+}
+
+#[test]
+fn sums_that_only_kube_scheduler_counts_keep_a_victim() {
+    let mut model = one_node(&[("a", "0-1")]);
+    model.apply(Event::Pods(Change::Apply(bound("a", "2", 0))));
+    let mut gpu = bound("gpu", "500m", 0);
+    gpu.spec.as_mut().unwrap().containers[0].resources =
+        serde_json::from_value(json!({ "requests": { "acme.com/gpu": "1" }, "limits": { "acme.com/gpu": "1" } })).unwrap();
+    model.apply(Event::Pods(Change::Apply(gpu)));
+    let mut with_gpu = node("n1");
+    with_gpu.status.as_mut().unwrap().allocatable.as_mut().unwrap().insert("acme.com/gpu".into(), serde_json::from_value(json!("1")).unwrap());
+    model.apply(Event::Nodes(Change::Apply(with_gpu)));
+    let mut urgent = preemptor("2");
+    urgent.wish.request.insert("acme.com/gpu".into(), 1);
+    assert_eq!(kept(&model.snapshot(), &urgent, &["a", "gpu"]), Some(vec![1]), "its cores fit beside a, its GPU does not");
+}
+
+#[test]
+fn a_pod_in_the_shared_pool_pushes_out_what_the_pool_needs() {
+    let mut model = one_node(&[("a", "0-5")]);
+    model.apply(Event::Pods(Change::Apply(bound("a", "6", 0))));
+    model.apply(Event::Pods(Change::Apply(bound("small", "1500m", 0))));
+    let snapshot = model.snapshot();
+    assert_eq!(kept(&snapshot, &preemptor("700m"), &["a", "small"]), Some(vec![1]));
+    assert_eq!(kept(&snapshot, &preemptor("2500m"), &["small"]), None);
+    assert_eq!(kept(&snapshot, &preemptor("2500m"), &["a", "small"]), Some(vec![0]));
+}
+
+#[test]
+fn an_unknown_victim_stays_and_frees_nothing() {
+    let snapshot = full().snapshot();
+    assert_eq!(snapshot.victims(&preemptor("2"), "n1", &["ghost"]), None);
+    let victims = snapshot.victims(&preemptor("2"), "n1", &["ghost", "b"]).unwrap();
+    assert_eq!((victims.kept, victims.unknown), (vec![0, 1], vec![0]));
+}
+
+#[test]
+fn a_refused_pod_is_awaited_once_a_node_has_room_that_had_none() {
+    let mut model = full();
+    let mut refused = pod("refused", &Like { cpu: "2", ..Like::default() });
+    let message = "0/1 nodes are available: 1 fairlead: not enough free whole cores.";
+    let condition = json!({ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message });
+    refused.status.as_mut().unwrap().conditions = Some(vec![serde_json::from_value(condition).unwrap()]);
+    model.apply(Event::Pods(Change::Apply(refused)));
+    model.apply(Event::Pods(Change::Apply(pod("new", &Like { cpu: "2", ..Like::default() }))));
+    let before = model.snapshot();
+    assert_eq!(before.awaited(&Snapshot::default(), 9), [], "no node has room");
+
+    model.apply(Event::Pods(Change::Delete(bound("a", "2", 5))));
+    let pod_gone = model.snapshot();
+    assert_eq!(pod_gone.awaited(&before, 9), [], "its cores are held yet");
+    model.apply(Event::Placements(Change::Apply(placement("n1", 2, &[("b", "2-3"), ("c", "4-7")]))));
+    let freed = model.snapshot();
+    let awaited = freed.awaited(&pod_gone, 9);
+    let named: Vec<_> = awaited.iter().map(|next| (next.pod.uid.as_str(), next.node.as_str())).collect();
+    assert_eq!(named, [("refused", "n1")]);
+    assert_eq!(freed.awaited(&freed, 9), [], "nothing changed");
+    assert!(freed.still_awaited("refused", "n1").is_some() && pod_gone.still_awaited("refused", "n1").is_none());
+    assert_eq!(freed.awaited(&Snapshot::default(), 9).len(), 1, "a process that starts has missed the moment");
+}
+
+#[test]
+fn a_node_that_becomes_trusted_is_room() {
+    let mut model = support::model(vec![node("n1")], vec![], vec![placement("n1", 1, &[])]);
+    let mut refused = pod("refused", &Like { cpu: "2", ..Like::default() });
+    let condition = json!({ "type": "PodScheduled", "status": "False", "message": "fairlead: node has no NodeTopology" });
+    refused.status.as_mut().unwrap().conditions = Some(vec![serde_json::from_value(condition).unwrap()]);
+    model.apply(Event::Pods(Change::Apply(refused)));
+    let before: Arc<Snapshot> = model.snapshot();
+    model.apply(Event::Topologies(Change::Apply(topology("n1"))));
+    assert_eq!(model.snapshot().awaited(&before, 9).len(), 1);
+}
