@@ -230,7 +230,7 @@ fn prioritize_reply(snapshot: &Snapshot, question: &Question<'_>) -> Reply {
 /// Points 0..=10 of a node for the pod, or why it cannot take it.
 fn verdict(snapshot: &Snapshot, name: &str, wish: &PodWish) -> Result<u8, Reason> {
     let node = snapshot.index_of(name).ok_or(Reason::NodeUnknown)?;
-    snapshot.judge(node, wish).map(|score| points(score.0))
+    snapshot.judge(node, wish).map(|score| points(score.alignment))
 }
 
 /// The protocol's 0..=10 of a topology score 0..=100, rounded half up.

@@ -87,7 +87,7 @@ fn judge(criterion: &mut Criterion) {
             criterion.bench_function(&format!("judge/{nodes} nodes/{cpus} cpus"), |bencher| {
                 bencher.iter(|| {
                     let judged = names.iter().filter_map(|name| snapshot.judge(snapshot.index_of(name)?, &wish).ok());
-                    black_box(judged.map(|score| u32::from(score.0)).sum::<u32>())
+                    black_box(judged.map(|score| u32::from(score.alignment)).sum::<u32>())
                 });
             });
         }

@@ -4,7 +4,7 @@ use crate::node::NodeView;
 use crate::pod::PodWish;
 use crate::snapshot::Snapshot;
 use fairlead_placement::Reason;
-use fairlead_topology::{CpuMask, evaluate};
+use fairlead_topology::{CpuMask, Surroundings, evaluate};
 use serde::Serialize;
 
 /// One node and one pod, number by number.
@@ -65,7 +65,8 @@ impl Snapshot {
         let needed = pod.exclusive.as_ref().map_or(0, |wanted| wanted.cores(width).saturating_mul(u64::from(width)));
         let no_fit = || {
             let (machine, wanted) = (view.machine.as_ref()?, pod.exclusive.as_ref()?);
-            evaluate(machine, &view.room_for(machine, pod).as_node(), wanted).err().map(|no| no.to_string())
+            let room = view.room_for(machine, pod);
+            evaluate(machine, &room.as_node(), wanted, &Surroundings::default()).err().map(|no| no.to_string())
         };
         let message = match (&verdict, &view.distrust) {
             (Ok(_), _) => "fits".to_owned(),
@@ -76,7 +77,7 @@ impl Snapshot {
             node: node.to_owned(),
             reason: verdict.err().map(Reason::name),
             message,
-            score: verdict.ok().map(|score| score.0),
+            score: verdict.ok().map(|score| score.alignment),
             needed_cpus: needed,
             needed_memory_bytes: pod.request.get(MEMORY).copied().unwrap_or(0),
             free_cpus: view.free.to_string(),

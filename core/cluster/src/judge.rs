@@ -5,7 +5,7 @@ use crate::snapshot::Snapshot;
 use crate::tenant::TenantView;
 use fairlead_fairshare::{ResourceVector, first_refusal};
 use fairlead_placement::{Reason, Room};
-use fairlead_topology::{Choice, CpuMask, CpuRequest, Machine, NoFit, Score, Verdict, choose, evaluate};
+use fairlead_topology::{Choice, CpuMask, CpuRequest, Machine, NoFit, Score, Surroundings, Verdict, choose, evaluate};
 
 impl Snapshot {
     /// Whether the pod fits the node, and how well: the extender's filter and prioritize. Allocates nothing, except for a
@@ -16,11 +16,11 @@ impl Snapshot {
     /// The reason, if, and only if, [`Snapshot::choose`] gives the same.
     pub fn judge(&self, node: u32, pod: &PodWish) -> Result<Score, Reason> {
         let view = self.view(node)?;
-        let Some(wanted) = &pod.exclusive else { return view.admits_shared(pod).map(|()| Score(0)) };
+        let Some(wanted) = &pod.exclusive else { return view.admits_shared(pod).map(|()| Score::default()) };
         let machine = view.trusted()?;
         let Some(summary) = view.summary.as_ref().filter(|_| !view.is_loose(pod)) else {
             let room = view.room_for(machine, pod);
-            return evaluate(machine, &room.as_node(), wanted).map_err(Reason::from);
+            return evaluate(machine, &room.as_node(), wanted, &Surroundings::default()).map_err(Reason::from);
         };
         match summary.evaluate(machine, wanted) {
             // The summary knows nothing of the pod's own fraction. Of two sums that fail the computation names the
@@ -39,11 +39,10 @@ impl Snapshot {
     pub fn choose(&self, node: u32, pod: &PodWish) -> Result<Choice, Reason> {
         let view = self.view(node)?;
         let Some(wanted) = &pod.exclusive else {
-            let nothing = Choice { containers: Vec::new(), cpus: CpuMask::new(), memory: Vec::new(), score: Score(0) };
-            return view.admits_shared(pod).map(|()| nothing);
+            return view.admits_shared(pod).map(|()| Choice::default());
         };
         let machine = view.trusted()?;
-        match choose(machine, &view.room_for(machine, pod).as_node(), wanted) {
+        match choose(machine, &view.room_for(machine, pod).as_node(), wanted, &Surroundings::default()) {
             Verdict::Fits(choice) => Ok(choice),
             Verdict::DoesNotFit(no) => Err(Reason::from(no)),
         }

@@ -101,7 +101,7 @@ fn a_node_is_trusted_only_with_a_consistent_story() {
         assert!(detail.message.contains(said), "{} does not say {said:?}", detail.message);
         assert_eq!(detail.reason, Some(expected.name()));
         // Pods without CPUs of their own go there all the same.
-        assert_eq!(verdict(&snapshot, "500m"), Ok(Score(0)));
+        assert_eq!(verdict(&snapshot, "500m"), Ok(Score::default()));
     }
 }
 
@@ -151,7 +151,7 @@ fn the_shared_pool_keeps_what_the_system_and_its_pods_need() {
     assert_eq!((view.beside.system_reserve, view.beside.shared_milli, view.shared_reserve), (1, 2_200, 4));
     assert_eq!(verdict(&snapshot, "2").map(|_| ()), Ok(()));
     assert_eq!(verdict(&snapshot, "3"), Err(Reason::SharedPoolTooSmall), "4 CPUs in whole cores of 6, 4 must stay");
-    assert_eq!(verdict(&snapshot, "2800m"), Ok(Score(0)));
+    assert_eq!(verdict(&snapshot, "2800m"), Ok(Score::default()));
     assert_eq!(verdict(&snapshot, "2801m"), Err(Reason::SharedPoolTooSmall), "1 + 5.001 of 6");
     let detail = snapshot.why_not("n1", &wish("new", "3")).unwrap();
     assert_eq!((detail.needed_cpus, detail.shared_reserve, detail.free_cpus.as_str()), (4, 4, "2-7"));
@@ -238,14 +238,14 @@ fn a_pod_promised_to_the_shared_pool_counts_until_it_is_bound() {
     let mut model = one_node(&[("a", "0-5")]);
     model.assume("n1", Promise { pod_uid: "p".into(), shared_milli: 1_500, reservation: None });
     let snapshot = model.snapshot();
-    assert_eq!(verdict(&snapshot, "500m"), Ok(Score(0)));
+    assert_eq!(verdict(&snapshot, "500m"), Ok(Score::default()));
     assert_eq!(verdict(&snapshot, "501m"), Err(Reason::SharedPoolTooSmall));
     assert_eq!(bound(&snapshot, "new", "501m"), Err(Reason::SharedPoolTooSmall));
-    assert_eq!(snapshot.judge(0, &wish("p", "1500m")), Ok(Score(0)), "it does not stand in its own way");
+    assert_eq!(snapshot.judge(0, &wish("p", "1500m")), Ok(Score::default()), "it does not stand in its own way");
     let snapshot = add_pod(&mut model, "p", &Like { cpu: "1500m", node: Some("n1"), ..Like::default() });
     assert_eq!(
         (verdict(&snapshot, "500m"), verdict(&snapshot, "501m")),
-        (Ok(Score(0)), Err(Reason::SharedPoolTooSmall))
+        (Ok(Score::default()), Err(Reason::SharedPoolTooSmall))
     );
     model.apply(Event::Pods(Change::Delete(pod("p", &Like::default()))));
     assert_eq!(verdict(&model.snapshot(), "2").map(|_| ()), Ok(()));

@@ -2,7 +2,7 @@
 pub use crate::wire::{BindError, BindOutcome, BindRequest, Event, PatchOutcome, Request, TouchOutcome, Withdrawal};
 use crate::{Held, reservation::PodRef};
 use crate::{PlacementFacts, PlacementRead, PodFacts, PodRead, Reason, Reservation, Room, withdraw};
-use fairlead_topology::{ContainerCpus, CpuRequest, Machine, Verdict, choose};
+use fairlead_topology::{ContainerCpus, CpuRequest, Machine, Surroundings, Verdict, choose};
 
 /// So many times it is tried anew after a conflict or a lost answer.
 pub const MAX_ROUNDS: u8 = 8;
@@ -349,7 +349,7 @@ fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<(Option
     });
     let wanted =
         CpuRequest { containers: containers.collect(), memory_bytes: pinned.memory_bytes, ..CpuRequest::default() };
-    match choose(machine, &room.as_node(), &wanted) {
+    match choose(machine, &room.as_node(), &wanted, &Surroundings::default()) {
         Verdict::Fits(choice) => {
             let after_former = former.map_or(0, |former| former.reserved_at_ms.saturating_add(RENEWAL_STEP_MS));
             Ok((own, Reservation::of_choice(PodRef::clone(pod), job.now_ms.max(after_former), choice)))

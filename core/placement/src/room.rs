@@ -117,6 +117,11 @@ impl Room {
     /// As the choice of CPUs wants it.
     #[must_use]
     pub fn as_node(&self) -> NodeFree<'_> {
-        NodeFree { cpus: &self.cpus, memory_free_bytes: &self.memory_bytes, shared_reserve: self.shared_reserve }
+        NodeFree {
+            cpus: &self.cpus,
+            memory_free_bytes: &self.memory_bytes,
+            huge_pages: &[],
+            shared_reserve: self.shared_reserve,
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use fairlead_topology::{
     CacheDescription, ContainerCpus, CoreDescription, CpuMask, CpuRequest, FreeSummary, Machine, MachineDescription,
-    NodeFree, NumaDescription, PackageDescription, choose, evaluate,
+    NodeFree, NumaDescription, PackageDescription, Surroundings, choose, evaluate,
 };
 
 /// Siblings are `cpu` and `cpu + cores`, as Linux numbers them on x86 servers.
@@ -55,14 +55,14 @@ fn bench_choose(criterion: &mut Criterion) {
     let machine = machine(8, 4, 8);
     let memory = vec![64u64 << 30; 8];
     for (name, free) in [("idle", machine.cpus().clone()), ("fragmented", fragmented(&machine, 3))] {
-        let free = NodeFree { cpus: &free, memory_free_bytes: &memory, shared_reserve: 4 };
+        let free = NodeFree { cpus: &free, memory_free_bytes: &memory, huge_pages: &[], shared_reserve: 4 };
         for cpus in [4, 30, 200] {
             criterion.bench_function(&format!("choose {cpus} of 512 CPUs, {name}"), |bencher| {
-                bencher.iter(|| choose(black_box(&machine), black_box(&free), black_box(&request(cpus))));
+                bencher.iter(|| choose(black_box(&machine), black_box(&free), black_box(&request(cpus)), &Surroundings::default()));
             });
         }
         criterion.bench_function(&format!("evaluate 4 of 512 CPUs without summary, {name}"), |bencher| {
-            bencher.iter(|| evaluate(black_box(&machine), black_box(&free), black_box(&request(4))));
+            bencher.iter(|| evaluate(black_box(&machine), black_box(&free), black_box(&request(4)), &Surroundings::default()));
         });
     }
 }
@@ -73,7 +73,7 @@ fn bench_evaluate(criterion: &mut Criterion) {
         let summaries: Vec<FreeSummary> = (0..5_000)
             .map(|node| {
                 let free = fragmented(&machine, 2 + node % 5);
-                FreeSummary::new(&machine, &NodeFree { cpus: &free, memory_free_bytes: &memory, shared_reserve: 2 })
+                FreeSummary::new(&machine, &NodeFree { cpus: &free, memory_free_bytes: &memory, huge_pages: &[], shared_reserve: 2 })
             })
             .collect();
         for cpus in [4, 12, 40] {
@@ -84,7 +84,7 @@ fn bench_evaluate(criterion: &mut Criterion) {
                     summaries
                         .iter()
                         .filter_map(|summary| score(summary).ok())
-                        .map(|score| u64::from(score.0))
+                        .map(|score| u64::from(score.alignment))
                         .sum::<u64>()
                 });
             });

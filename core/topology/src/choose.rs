@@ -1,11 +1,12 @@
 //! The choice of exact CPUs and memory on one machine.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 
 use crate::caches::tightest;
 use crate::free::{CpuRequest, Demand, FreeSummary, NoFit};
 use crate::search::{Found, search};
-use crate::{CpuMask, Machine, Score};
+use crate::{CpuMask, Machine, Score, Surroundings, Terms};
 
 /// What is not reserved on a machine.
 #[derive(Debug, Clone, Copy)]
@@ -14,12 +15,25 @@ pub struct NodeFree<'a> {
     pub cpus: &'a CpuMask,
     /// Memory not reserved, bytes, by dense NUMA index; missing entries count as 0.
     pub memory_free_bytes: &'a [u64],
+    /// Huge pages not reserved; NUMA nodes and sizes that are missing have none.
+    pub huge_pages: &'a [NumaHugePages],
     /// So many CPUs must stay outside exclusive reservations after the choice.
     pub shared_reserve: u32,
 }
 
+/// Huge pages of one size on one NUMA node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NumaHugePages {
+    /// Id of the NUMA node.
+    pub numa_node: u32,
+    /// Size of one page, bytes.
+    pub page_bytes: u64,
+    /// Bytes in such pages.
+    pub bytes: u64,
+}
+
 /// Exact CPUs and memory for one request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
     /// For each container of the request, in its order: exactly as many CPUs as it asked for.
     pub containers: Vec<(String, CpuMask)>,
@@ -27,8 +41,12 @@ pub struct Choice {
     pub cpus: CpuMask,
     /// Bytes per NUMA node (its id), ascending; for a request without memory the nodes of the CPUs with 0 bytes.
     pub memory: Vec<(u32, u64)>,
+    /// Huge pages by NUMA node (its id) and size, ascending.
+    pub huge_pages: Vec<NumaHugePages>,
     /// How good it is.
     pub score: Score,
+    /// What was weighed.
+    pub terms: Terms,
 }
 
 /// Answer to a request on one machine.
@@ -40,12 +58,19 @@ pub enum Verdict {
     DoesNotFit(NoFit),
 }
 
-/// The score of what [`choose`] would choose, without choosing. Callers that ask often keep a [`FreeSummary`].
+/// The score of what [`choose`] would choose, without choosing. Callers that ask often, and for pods without
+/// surroundings, keep a [`FreeSummary`].
 ///
 /// # Errors
 /// [`NoFit`] if, and only if, [`choose`] says so too.
-pub fn evaluate(machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest) -> Result<Score, NoFit> {
-    FreeSummary::new(machine, free).evaluate(machine, request)
+pub fn evaluate(
+    machine: &Machine,
+    free: &NodeFree<'_>,
+    request: &CpuRequest,
+    around: &Surroundings,
+) -> Result<Score, NoFit> {
+    let cpus = usable(machine, free, around);
+    FreeSummary::new(machine, &NodeFree { cpus: &cpus, ..*free }).evaluate(machine, request)
 }
 
 /// Chooses exact CPUs in the order the crate's documentation states.
@@ -54,7 +79,9 @@ pub fn evaluate(machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest) ->
 /// holds it whole, else the tightest NUMA node, else it starts in the NUMA node with most cores left.
 /// Memory follows the cores in proportion as far as it is free there; the rest is taken from the lowest NUMA ids.
 #[must_use]
-pub fn choose(machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest) -> Verdict {
+pub fn choose(machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest, around: &Surroundings) -> Verdict {
+    let cpus = usable(machine, free, around);
+    let free = &NodeFree { cpus: &cpus, ..*free };
     let (summary, free_in_groups) = FreeSummary::counted(machine, free);
     let demand = match summary.demand(request) {
         Ok(demand) => demand,
@@ -84,8 +111,17 @@ pub fn choose(machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest) -> V
         machine.cores()[core].add_to(&mut cpus);
     }
     let containers = deal(machine, request, parts);
-    let score = summary.score(&found.rank, summary.numa_cores(&found.nodes));
-    Verdict::Fits(Choice { containers, cpus, memory, score })
+    let score = summary.score(&found.rank, demand.cores);
+    let terms = Terms::of(machine, free.cpus, &cpus, &memory, around);
+    Verdict::Fits(Choice { containers, cpus, memory, huge_pages: Vec::new(), score, terms })
+}
+
+/// What is free but for cores with a disliked pod on them.
+fn usable<'a>(machine: &Machine, free: &NodeFree<'a>, around: &Surroundings) -> Cow<'a, CpuMask> {
+    if around.disliked.is_empty() {
+        return Cow::Borrowed(free.cpus);
+    }
+    Cow::Owned(free.cpus.subtract(&machine.whole_cores(&around.disliked)))
 }
 
 /// How many cache groups, each against each other, all tie-breakers of one choice may weigh; then the first set stays.

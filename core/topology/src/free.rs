@@ -133,6 +133,7 @@ pub(crate) struct NumaFree {
 pub struct FreeSummary {
     smt_width: u32,
     largest_l3: u32,
+    largest_numa: u32,
     machine_cores: u32,
     free_cores: u32,
     spare_cpus: u32,
@@ -174,6 +175,7 @@ impl FreeSummary {
         let summary = Self {
             smt_width: machine.smt_width(),
             largest_l3: machine.groups().iter().map(|group| group.regular.len()).max().unwrap_or(0) as u32,
+            largest_numa: numa_nodes.iter().map(|node| u32::from(node.cores)).max().unwrap_or(0),
             machine_cores: numa_nodes.iter().map(|node| u32::from(node.cores)).sum(),
             free_cores: numa_nodes.iter().map(|node| u32::from(node.free_cores)).sum(),
             spare_cpus: free.cpus.intersect(machine.cpus()).len().saturating_sub(free.shared_reserve),
@@ -192,7 +194,7 @@ impl FreeSummary {
     pub fn evaluate(&self, machine: &Machine, request: &CpuRequest) -> Result<Score, NoFit> {
         let demand = self.demand(request)?;
         let found = search(machine, self, &demand, &mut |_, _| 0).ok_or_else(|| self.not_enough_cpus(&demand))?;
-        Ok(self.score(&found.rank, self.numa_cores(&found.nodes)))
+        Ok(self.score(&found.rank, demand.cores))
     }
 
     /// The request in cores, if the sums allow it. Sums suffice: all NUMA nodes together are one of the sets searched.
@@ -229,6 +231,10 @@ impl FreeSummary {
         self.largest_l3
     }
 
+    pub(crate) fn largest_numa(&self) -> u32 {
+        self.largest_numa
+    }
+
     pub(crate) fn nodes(&self) -> &[NumaFree] {
         &self.numa_nodes
     }
@@ -242,10 +248,5 @@ impl FreeSummary {
     /// The distance, both ways added, of every two NUMA nodes with CPUs, if it is everywhere the same.
     pub(crate) fn even_distance(&self) -> Option<u32> {
         self.even_distance
-    }
-
-    /// Regular cores of the nodes at these positions.
-    pub(crate) fn numa_cores(&self, positions: &[u16]) -> u32 {
-        positions.iter().map(|&position| u32::from(self.numa_nodes[usize::from(position)].cores)).sum()
     }
 }

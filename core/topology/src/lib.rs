@@ -32,9 +32,10 @@ mod mask;
 mod mask_text;
 mod rank;
 mod search;
+mod terms;
 mod wish;
 
-pub use choose::{Choice, NodeFree, Verdict, choose, evaluate};
+pub use choose::{Choice, NodeFree, NumaHugePages, Verdict, choose, evaluate};
 pub use free::{ContainerCpus, CpuRequest, FreeSummary, HugePageNeed, NoFit, Role};
 pub use machine::{
     CacheDescription, CoreDescription, CpuField, CpuKindDescription, Field, GroupDescription, HugePages,
@@ -45,4 +46,5 @@ pub use mask::CpuMask;
 pub use mask_text::CpuListError;
 pub use rank::Score;
 pub use search::{MAX_NUMA_SETS, MAX_SEARCH_STEPS};
+pub use terms::Terms;
 pub use wish::{Align, Cache, CpuClass, Packing, Surroundings, Threads, Wish};

@@ -3,7 +3,7 @@
 
 use fairlead_topology::{
     CacheDescription, Choice, ContainerCpus, CoreDescription, CpuMask, CpuRequest, FreeSummary, Machine,
-    MachineDescription, NodeFree, NumaDescription, PackageDescription, Score, Verdict, choose, evaluate,
+    MachineDescription, NodeFree, NumaDescription, PackageDescription, Surroundings, Verdict, choose, evaluate,
 };
 use proptest::prelude::*;
 
@@ -50,8 +50,8 @@ fn request(containers: &[u32], memory_bytes: u64) -> CpuRequest {
 fn fit(machine: &Machine, taken: &str, containers: &[u32], memory_bytes: u64) -> Choice {
     let free = machine.cpus().subtract(&CpuMask::parse_list(taken).unwrap());
     let memory = vec![100; machine.numa_ids().len()];
-    let free = NodeFree { cpus: &free, memory_free_bytes: &memory, shared_reserve: 0 };
-    match choose(machine, &free, &request(containers, memory_bytes)) {
+    let free = NodeFree { cpus: &free, memory_free_bytes: &memory, huge_pages: &[], shared_reserve: 0 };
+    match choose(machine, &free, &request(containers, memory_bytes), &Surroundings::default()) {
         Verdict::Fits(choice) => choice,
         Verdict::DoesNotFit(no) => panic!("{no}"),
     }
@@ -110,14 +110,14 @@ fn cores_of_another_width_stay_shared() {
 #[test]
 fn better_places_score_higher() {
     let epyc = machine(4, 2, 4, 2);
-    let score = |taken: &str, cpus: u32| fit(&epyc, taken, &[cpus], 0).score;
+    let score = |taken: &str, cpus: u32| fit(&epyc, taken, &[cpus], 0).score.alignment;
     let whole_l3_left = score("", 2);
     let fills_a_hole = score("0-2,8-14", 2);
     assert!(fills_a_hole > whole_l3_left, "{fills_a_hole:?} {whole_l3_left:?}");
     // One L3, two L3, two nodes, four nodes.
     let wider = [8, 16, 32, 64].map(|cpus| score("", cpus));
     assert!(wider.is_sorted_by(|a, b| a > b), "{wider:?}");
-    assert_eq!((score("", 8) >= Score(85), score("", 32)), (true, score("", 32).clamp(Score(40), Score(63))));
+    assert_eq!((score("", 8) >= 85, score("", 32)), (true, score("", 32).clamp(40, 63)));
 }
 
 #[test]
@@ -148,19 +148,20 @@ proptest! {
         let machine = machine(numa, l3, cores, smt);
         let taken: CpuMask = taken.into_iter().map(|cpu| cpu % (numa * l3 * cores * smt)).collect();
         let cpus = machine.cpus().subtract(&taken);
-        let free = NodeFree { cpus: &cpus, memory_free_bytes: &memory, shared_reserve: reserve };
+        let free = NodeFree { cpus: &cpus, memory_free_bytes: &memory, huge_pages: &[], shared_reserve: reserve };
         let request = request(&containers, wanted);
+        let around = Surroundings::default();
         let summary = FreeSummary::new(&machine, &free);
-        prop_assert_eq!(summary.evaluate(&machine, &request), evaluate(&machine, &free, &request));
-        match (choose(&machine, &free, &request), summary.evaluate(&machine, &request)) {
+        prop_assert_eq!(summary.evaluate(&machine, &request), evaluate(&machine, &free, &request, &around));
+        match (choose(&machine, &free, &request, &around), summary.evaluate(&machine, &request)) {
             (Verdict::Fits(choice), Ok(score)) => {
                 prop_assert_eq!(choice.score, score);
-                prop_assert!(score <= Score(100));
+                prop_assert!(score.alignment <= 100);
                 prop_assert!(choice.cpus.is_subset(&cpus));
                 // Giving it away and asking again never gives the same CPU twice.
                 let rest = cpus.subtract(&choice.cpus);
-                let again = NodeFree { cpus: &rest, memory_free_bytes: &memory, shared_reserve: reserve };
-                if let Verdict::Fits(second) = choose(&machine, &again, &request) {
+                let again = NodeFree { cpus: &rest, memory_free_bytes: &memory, huge_pages: &[], shared_reserve: reserve };
+                if let Verdict::Fits(second) = choose(&machine, &again, &request, &around) {
                     prop_assert!(!second.cpus.intersects(&choice.cpus));
                 }
             }

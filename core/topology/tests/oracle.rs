@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use fairlead_topology::{
     CacheDescription, Choice, ContainerCpus, CoreDescription, CpuMask, CpuRequest, Machine, MachineDescription, NoFit,
-    NodeFree, NumaDescription, NumaDistance, PackageDescription, Score, Verdict, choose, evaluate,
+    NodeFree, NumaDescription, NumaDistance, PackageDescription, Score, Surroundings, Verdict, choose, evaluate,
 };
 use proptest::prelude::*;
 
@@ -163,7 +163,7 @@ fn lawful(shape: &Shape, machine: &Machine, free: &NodeFree<'_>, request: &CpuRe
 
 fn check(shape: &Shape, machine: &Machine, free: &[bool], containers: &[u32], memory_bytes: u64, shared_reserve: u32) {
     let cpus = shape.cpus_of(|core| free[core]);
-    let node = NodeFree { cpus: &cpus, memory_free_bytes: &shape.memory_free_bytes, shared_reserve };
+    let node = NodeFree { cpus: &cpus, memory_free_bytes: &shape.memory_free_bytes, huge_pages: &[], shared_reserve };
     let request = CpuRequest {
         containers: (0..)
             .zip(containers)
@@ -172,8 +172,8 @@ fn check(shape: &Shape, machine: &Machine, free: &[bool], containers: &[u32], me
         memory_bytes,
         ..CpuRequest::default()
     };
-    let verdict = choose(machine, &node, &request);
-    let score = evaluate(machine, &node, &request);
+    let verdict = choose(machine, &node, &request, &Surroundings::default());
+    let score = evaluate(machine, &node, &request, &Surroundings::default());
     let cores = containers.iter().map(|cpus| cpus.div_ceil(shape.smt) as usize).sum::<usize>();
     let spared = cores as u32 * shape.smt + shared_reserve <= cpus.len();
     match (brute_force(shape, free, cores, memory_bytes).filter(|_| spared && cores > 0), &verdict) {
@@ -305,13 +305,13 @@ fn caches_break_a_tie_of_nodes() {
     shape.l3 = vec![0, 0, 1, 1, 0, 0, 1, 2];
     let machine = shape.machine();
     check(&shape, &machine, &[true; 8], &[3], 0, 0);
-    let node = NodeFree { cpus: machine.cpus(), memory_free_bytes: &[], shared_reserve: 0 };
+    let node = NodeFree { cpus: machine.cpus(), memory_free_bytes: &[], huge_pages: &[], shared_reserve: 0 };
     let request = CpuRequest {
         containers: vec![ContainerCpus { name: "c".into(), cpus: 3, ..ContainerCpus::default() }],
         memory_bytes: 0,
         ..CpuRequest::default()
     };
-    assert!(matches!(choose(&machine, &node, &request), Verdict::Fits(choice) if choice.cpus.to_string() == "4-6"));
+    assert!(matches!(choose(&machine, &node, &request, &Surroundings::default()), Verdict::Fits(choice) if choice.cpus.to_string() == "4-6"));
 }
 
 #[test]
@@ -328,7 +328,8 @@ fn refusals_say_why() {
             memory_bytes,
             ..CpuRequest::default()
         };
-        evaluate(&machine, &NodeFree { cpus: &cpus, memory_free_bytes: &[100, 50], shared_reserve }, &request)
+        let free = NodeFree { cpus: &cpus, memory_free_bytes: &[100, 50], huge_pages: &[], shared_reserve };
+        evaluate(&machine, &free, &request, &Surroundings::default())
     };
     assert_eq!(ask("0-7", &[], 0, 0), Err(NoFit::NothingRequested));
     assert_eq!(ask("0-7", &[0], 0, 0), Err(NoFit::NothingRequested));
@@ -343,5 +344,5 @@ fn refusals_say_why() {
     assert!(ask("0-7", &[5], 150, 2).is_ok());
     // CPUs the machine does not have are no reserve either.
     assert_eq!(ask("0-7,100-200", &[8], 0, 1), Err(NoFit::SharedReserve { needed_cpus: 8, spare_cpus: 7 }));
-    assert!(matches!(ask("0-7", &[2], 0, 0), Ok(Score(64..=100))));
+    assert!(matches!(ask("0-7", &[2], 0, 0), Ok(Score { alignment: 64..=100, .. })));
 }

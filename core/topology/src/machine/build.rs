@@ -30,7 +30,7 @@ pub(super) fn build(description: &MachineDescription, checked: Checked) -> Machi
         .collect();
     placed.sort_by_key(|(place, _)| *place);
 
-    let groups = group(&placed);
+    let groups = group(&placed, description);
     let numa_nodes = nodes
         .iter()
         .enumerate()
@@ -97,12 +97,19 @@ fn place(
 }
 
 /// Neighbours in `placed` with the same NUMA node and L3 form a group; groups of irregular cores alone are kept empty.
-fn group(placed: &[(Place, &CpuMask)]) -> Vec<CacheGroup> {
+fn group(placed: &[(Place, &CpuMask)], description: &MachineDescription) -> Vec<CacheGroup> {
     let mut groups = Vec::new();
     let mut start = 0;
     for same in placed.chunk_by(|(a, _), (b, _)| (a.numa, a.l3) == (b.numa, b.l3)) {
         let regular = same.iter().take_while(|(place, _)| !place.irregular).count();
-        groups.push(CacheGroup { numa: same[0].0.numa, regular: start..start + regular });
+        let cpus: CpuMask = same.iter().flat_map(|(_, cpus)| cpus.iter()).collect();
+        let l3 = description.l3_caches.iter().find(|l3| l3.cpus.intersects(&cpus));
+        groups.push(CacheGroup {
+            numa: same[0].0.numa,
+            regular: start..start + regular,
+            l3_cpus: l3.map_or_else(|| cpus.clone(), |l3| l3.cpus.clone()),
+            cpus,
+        });
         start += same.len();
     }
     groups

@@ -79,6 +79,10 @@ pub(crate) struct CacheGroup {
     pub(crate) numa: usize,
     /// Its regular cores; irregular ones are not listed, they are never given away.
     pub(crate) regular: Range<usize>,
+    /// All its CPUs, irregular cores included.
+    pub(crate) cpus: CpuMask,
+    /// All CPUs of its L3, also those in other NUMA nodes; the same as `cpus` where there is no L3.
+    pub(crate) l3_cpus: CpuMask,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

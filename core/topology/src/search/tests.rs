@@ -6,7 +6,7 @@ use super::{MAX_NUMA_SETS, MAX_SEARCH_STEPS, Search, subsets};
 use crate::free::Demand;
 use crate::{
     CacheDescription, ContainerCpus, CoreDescription, CpuMask, CpuRequest, FreeSummary, Machine, MachineDescription,
-    NodeFree, NumaDescription, NumaDistance, PackageDescription,
+    NodeFree, NumaDescription, NumaDistance, PackageDescription, Surroundings,
 };
 
 /// One CPU a core, `l3` caches of `cores` cores in each NUMA node; no two nodes have the same distances if `uneven`.
@@ -37,7 +37,7 @@ fn machine(nodes: u32, l3: u32, cores: u32, uneven: bool) -> Machine {
 /// Steps of a search that finds something, and how many nodes that takes.
 fn steps(machine: &Machine, taken: &CpuMask, memory: &[u64], cores: u32, memory_bytes: u64) -> (u64, usize) {
     let free = machine.cpus().subtract(taken);
-    let free = NodeFree { cpus: &free, memory_free_bytes: memory, shared_reserve: 0 };
+    let free = NodeFree { cpus: &free, memory_free_bytes: memory, huge_pages: &[], shared_reserve: 0 };
     let summary = FreeSummary::new(machine, &free);
     let demand = Demand { cores, memory_bytes };
     let mut tie = |_: &[u16], _: &crate::rank::Rank| 0;
@@ -110,14 +110,14 @@ fn evaluate_and_choose_end_at_the_same_place() {
     let machine = machine(16, 128, 4, true);
     let taken: CpuMask = machine.cpus().iter().filter(|cpu| cpu % 7 == 0 || cpu % 11 == 3).collect();
     let cpus = machine.cpus().subtract(&taken);
-    let free = NodeFree { cpus: &cpus, memory_free_bytes: &[100; 16], shared_reserve: 0 };
+    let free = NodeFree { cpus: &cpus, memory_free_bytes: &[100; 16], huge_pages: &[], shared_reserve: 0 };
     let request = CpuRequest {
         containers: vec![ContainerCpus { name: "c".into(), cpus: cpus.len() / 2 - 9, ..ContainerCpus::default() }],
         memory_bytes: 0,
         ..CpuRequest::default()
     };
-    let crate::Verdict::Fits(choice) = crate::choose(&machine, &free, &request) else { unreachable!() };
-    assert_eq!(crate::evaluate(&machine, &free, &request), Ok(choice.score));
+    let crate::Verdict::Fits(choice) = crate::choose(&machine, &free, &request, &Surroundings::default()) else { unreachable!() };
+    assert_eq!(crate::evaluate(&machine, &free, &request, &Surroundings::default()), Ok(choice.score));
 }
 
 #[test]
