@@ -63,7 +63,7 @@ pub struct NodeTopologySpec {
     #[schemars(length(max = 4096))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".into()]))]
     pub clusters: Vec<CpuGroup>,
-    /// Kinds of CPUs on a hybrid machine; empty where all are alike.
+    /// Kinds of CPUs on a hybrid machine; empty where all are alike, otherwise every CPU is of one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub cpu_kinds: Vec<CpuKind>,
@@ -71,11 +71,11 @@ pub struct NodeTopologySpec {
     #[serde(default, skip_serializing_if = "String::is_empty", rename = "isolatedCPUs")]
     #[schemars(length(max = 4096))]
     pub isolated_cpus: String,
-    /// Online CPUs that a cgroup keeps from the agent: nobody gets them.
+    /// Online CPUs that a cgroup keeps away: nobody gets them, and they are in no other list.
     #[serde(default, skip_serializing_if = "String::is_empty", rename = "disallowedCPUs")]
     #[schemars(length(max = 4096))]
     pub disallowed_cpus: String,
-    /// CPUs that exist and are offline.
+    /// CPUs that exist and are offline; they are in no other list.
     #[serde(default, skip_serializing_if = "String::is_empty", rename = "offlineCPUs")]
     #[schemars(length(max = 4096))]
     pub offline_cpus: String,
@@ -162,7 +162,7 @@ pub struct PciDevice {
     /// CPUs local to it, kernel list format.
     #[schemars(length(min = 1, max = 4096))]
     pub cpus: String,
-    /// Address of the bridge above its switch; devices with the same one share the switch.
+    /// Address of the lowest PCIe switch above it (of its port towards the CPU); devices with the same one share it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub switch: Option<String>,

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use fairlead_topology::{LOCAL_DISTANCE, MachineDescription, NumaDescription, REMOTE_DISTANCE};
+use fairlead_topology::{
+    CpuMask, GroupDescription, LOCAL_DISTANCE, MachineDescription, NumaDescription, PciDescription, REMOTE_DISTANCE,
+};
 
 use crate::{Discovered, Gap};
 
@@ -45,7 +47,15 @@ impl CrossCheck {
         skipped.dedup();
         let mut disagreements: Vec<Disagreement> =
             skipped.iter().filter_map(|gap| unconfirmed(*gap, hwloc, sysfs)).collect();
-        let differ = cross_check(&hwloc.description, &sysfs.description).into_iter();
+        let hidden = hwloc.description.disallowed.union(&sysfs.description.disallowed);
+        let [mut ours, mut theirs] = [hwloc.clone(), sysfs.clone()];
+        if !skipped.contains(&Gap::Disallowed) {
+            disagreements.extend(disallowed(&ours.description, &theirs.description));
+        }
+        // What one side keeps back is compared as such, and not as missing from everything else too.
+        ours.withhold(&hidden);
+        theirs.withhold(&hidden);
+        let differ = cross_check(&ours.description, &theirs.description).into_iter();
         disagreements.extend(differ.filter(|found| !skipped.iter().any(|gap| touches(*gap, &found.field))));
         Self { disagreements, skipped }
     }
@@ -56,7 +66,9 @@ fn unconfirmed(gap: Gap, hwloc: &Discovered, sysfs: &Discovered) -> Option<Disag
         Gap::Cores => "cores",
         Gap::NumaNodes if tells_one_numa_node(hwloc, &sysfs.description) => return None,
         Gap::NumaNodes => "numaNodes",
-        Gap::Packages | Gap::PackageIds | Gap::Memory | Gap::Distances => return None,
+        Gap::Packages | Gap::PackageIds | Gap::Memory | Gap::Distances | Gap::HugePages | Gap::Disallowed => {
+            return None;
+        }
     };
     let text = |side: &Discovered| if side.gaps.contains(&gap) { gap.to_string() } else { GIVEN.to_owned() };
     Some(Disagreement { field: field.to_owned(), hwloc: text(hwloc), sysfs: text(sysfs) })
@@ -76,11 +88,19 @@ fn touches(gap: Gap, field: &str) -> bool {
         Gap::NumaNodes => field.starts_with("numaNodes"),
         Gap::Memory => field.ends_with("memoryBytes"),
         Gap::Distances => field.contains(".distances"),
+        Gap::HugePages => field.contains(".hugePages"),
+        Gap::Disallowed => field.starts_with("disallowedCPUs"),
     }
 }
 
-/// Every fact on which two descriptions differ; L3 caches and cores are matched by lowest CPU, since their ids are
-/// numbers the sources gave. Missing distances count as the kernel's defaults.
+/// Every fact on which two descriptions differ; L3 caches, cores, dies, clusters and kinds are matched by lowest CPU,
+/// since their ids are numbers the sources gave. Missing distances count as the kernel's defaults.
+///
+/// Not everything that looks different is. hwloc leaves groups out that say nothing new, splits kinds of CPUs by
+/// frequency, hangs all devices of a host bridge on one object, and cannot see PCI domains above 16 bits. So dies,
+/// clusters, kinds, offline CPUs and devices are compared where both sides tell of them, and clusters, kinds and what
+/// is local to a device differ only if neither set contains the other. Kinds of memory, names and switches of devices
+/// are not compared: nothing but hwloc tells the first, and no promise rests on the others.
 #[must_use]
 pub fn cross_check(hwloc: &MachineDescription, sysfs: &MachineDescription) -> Vec<Disagreement> {
     let mut found = Vec::new();
@@ -88,7 +108,70 @@ pub fn cross_check(hwloc: &MachineDescription, sysfs: &MachineDescription) -> Ve
     differ(&mut found, &numa_nodes(hwloc), &numa_nodes(sysfs));
     differ(&mut found, &l3_caches(hwloc), &l3_caches(sysfs));
     differ(&mut found, &cores(hwloc), &cores(sysfs));
+    both(&mut found, "dies", &groups(&hwloc.dies), &groups(&sysfs.dies), |a, b| a == b);
+    both(&mut found, "clusters", &groups(&hwloc.clusters), &groups(&sysfs.clusters), are_nested);
+    both(&mut found, "cpuKinds", &kinds(hwloc), &kinds(sysfs), are_nested);
+    if !hwloc.offline.is_empty() && !sysfs.offline.is_empty() && hwloc.offline != sysfs.offline {
+        found.push(cpus_differ("offlineCPUs".to_owned(), &hwloc.offline, &sysfs.offline));
+    }
+    pci_devices(&mut found, hwloc, sysfs);
     found
+}
+
+fn disallowed(hwloc: &MachineDescription, sysfs: &MachineDescription) -> Option<Disagreement> {
+    let (ours, theirs) = (&hwloc.disallowed, &sysfs.disallowed);
+    (ours != theirs).then(|| cpus_differ("disallowedCPUs".to_owned(), ours, theirs))
+}
+
+fn cpus_differ(field: String, hwloc: &CpuMask, sysfs: &CpuMask) -> Disagreement {
+    Disagreement { field, hwloc: hwloc.to_string(), sysfs: sysfs.to_string() }
+}
+
+fn are_nested(a: &CpuMask, b: &CpuMask) -> bool {
+    a.is_subset(b) || b.is_subset(a)
+}
+
+fn groups(list: &[GroupDescription]) -> Vec<&CpuMask> {
+    list.iter().map(|entry| &entry.cpus).collect()
+}
+
+fn kinds(machine: &MachineDescription) -> Vec<&CpuMask> {
+    machine.cpu_kinds.iter().map(|kind| &kind.cpus).collect()
+}
+
+/// Sets of both sides that share a CPU must agree; a CPU that is in a set of one side only is no contradiction.
+fn both(
+    found: &mut Vec<Disagreement>,
+    list: &str,
+    hwloc: &[&CpuMask],
+    sysfs: &[&CpuMask],
+    agree: impl Fn(&CpuMask, &CpuMask) -> bool,
+) {
+    for ours in hwloc {
+        for theirs in sysfs {
+            if ours.intersects(theirs) && !agree(ours, theirs) {
+                let at = ours.first().unwrap_or(0);
+                found.push(cpus_differ(format!("{list}[cpu={at}].cpus"), ours, theirs));
+            }
+        }
+    }
+}
+
+fn pci_devices(found: &mut Vec<Disagreement>, hwloc: &MachineDescription, sysfs: &MachineDescription) {
+    let others: BTreeMap<&str, &PciDescription> =
+        sysfs.pci_devices.iter().map(|device| (device.address.as_str(), device)).collect();
+    for ours in &hwloc.pci_devices {
+        let Some(theirs) = others.get(ours.address.as_str()) else { continue };
+        let field = |name: &str| format!("pciDevices[{}].{name}", ours.address);
+        let what =
+            |device: &PciDescription| format!("{:04x} {:04x}:{:04x}", device.class, device.vendor, device.device);
+        if what(ours) != what(theirs) {
+            found.push(Disagreement { field: field("id"), hwloc: what(ours), sysfs: what(theirs) });
+        }
+        if !are_nested(&ours.cpus, &theirs.cpus) {
+            found.push(cpus_differ(field("cpus"), &ours.cpus, &theirs.cpus));
+        }
+    }
 }
 
 /// Facts by field name.
@@ -116,7 +199,7 @@ fn packages(machine: &MachineDescription) -> Facts {
 }
 
 fn cores(machine: &MachineDescription) -> Facts {
-    let at = |cpus: &fairlead_topology::CpuMask| cpus.first().unwrap_or(0);
+    let at = |cpus: &CpuMask| cpus.first().unwrap_or(0);
     machine.cores.iter().map(|entry| (format!("cores[cpu={}].cpus", at(&entry.cpus)), entry.cpus.to_string())).collect()
 }
 
@@ -136,6 +219,9 @@ fn numa_nodes(machine: &MachineDescription) -> Facts {
         let name = format!("numaNodes[id={}]", entry.id);
         put(&mut facts, format!("{name}.cpus"), &entry.cpus);
         put(&mut facts, format!("{name}.memoryBytes"), entry.memory_bytes);
+        for pages in &entry.huge_pages {
+            put(&mut facts, format!("{name}.hugePages[pageBytes={}]", pages.page_bytes), pages.count);
+        }
         for other in &machine.numa_nodes {
             put(&mut facts, format!("{name}.distances[to={}]", other.id), distance(entry, other.id));
         }

@@ -36,6 +36,32 @@ pub enum DiscoveryError {
         /// Most CPUs a machine may have.
         max: u32,
     },
+    /// hwloc does not understand the XML.
+    #[error("hwloc XML: hwloc cannot read it; export it anew with lstopo (format 1 or 2)")]
+    Xml {
+        /// What the binding says.
+        #[source]
+        source: StringInputError,
+    },
+    /// The XML is refused before hwloc sees it.
+    #[error("hwloc XML: {0}")]
+    XmlRefused(#[from] XmlError),
+    /// The file is far longer than any machine's XML.
+    #[error("{}: {bytes} bytes; an XML of hwloc has at most {max}", path.display())]
+    XmlTooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its length, or what was read of it.
+        bytes: u64,
+        /// Most bytes taken.
+        max: u64,
+    },
+    /// A machine is named in no known way.
+    #[error("{text:?} names no machine: give synthetic:DESCRIPTION, a file that ends in .xml, or a folder with a /sys")]
+    Input {
+        /// What was given.
+        text: String,
+    },
     /// hwloc could not build the topology.
     #[error("hwloc could not {operation}")]
     Hwloc {
@@ -89,5 +115,70 @@ pub enum DiscoveryError {
     NoCpus {
         /// Root of the sysfs read.
         path: PathBuf,
+    },
+}
+
+/// Why a text is no XML that hwloc may read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum XmlError {
+    /// Far longer than any machine's.
+    #[error("{bytes} bytes; at most {max} are read")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// Most bytes taken.
+        max: u64,
+    },
+    /// The text ends within an element.
+    #[error("ends within {element:?}; it is cut off")]
+    Truncated {
+        /// The element.
+        element: String,
+    },
+    /// An element is closed that is not open.
+    #[error("{element:?} is closed where it is not open")]
+    Unbalanced {
+        /// The element.
+        element: String,
+    },
+    /// The outermost element is no topology.
+    #[error("begins with {found:?}, not with one element \"topology\"")]
+    NoTopology {
+        /// What is there.
+        found: String,
+    },
+    /// Of a format that the hwloc in use cannot read.
+    #[error("topology.version {version:?}: formats 1 and 2 are read; export it with lstopo --export-xml-flags v2")]
+    Version {
+        /// The version it says.
+        version: String,
+    },
+    /// It declares something of its own.
+    #[error("{found:?}: declarations within the text are not taken")]
+    Declaration {
+        /// The declaration.
+        found: String,
+    },
+    /// Elements are nested deeper than any machine's.
+    #[error("elements nested more than {max} deep")]
+    TooDeep {
+        /// Deepest nesting taken.
+        max: usize,
+    },
+    /// More objects than any machine has.
+    #[error("more than {max} objects")]
+    TooManyObjects {
+        /// Most taken.
+        max: usize,
+    },
+    /// A number that is none, or too high a one.
+    #[error("{attribute}={text:?}: not a number from 0 to {max}")]
+    Number {
+        /// The attribute.
+        attribute: &'static str,
+        /// What it says.
+        text: String,
+        /// Largest value.
+        max: u64,
     },
 }

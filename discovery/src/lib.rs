@@ -4,6 +4,10 @@
 //! NUMA nodes and packages are the kernel's. The kernel has no machine-wide ids for cores, and not always one for
 //! caches, so both sources number those from 0 by their lowest CPU.
 //!
+//! Machines other than this one come as a [`TopologyInput`]: XML that hwloc exported, a synthetic text, or a captured
+//! `/sys`. The last is read by [`SysfsSource`] alone: hwloc takes the root of a captured tree from the environment of
+//! the process only, which cannot be set while other threads run. For the same reason nothing here sets a variable.
+//!
 //! [`HwlocSource::synthetic`] takes hwloc's textual descriptions, for simulated nodes. Two things to know when
 //! writing one: memory belongs in brackets where a NUMA node is to hang beside caches
 //! (`pack:2 [numa(memory=128GB)] l3:1 core:16 pu:2`), and without `indexes=` siblings get neighbouring CPU ids.
@@ -13,13 +17,16 @@
 mod compare;
 mod error;
 mod hwloc;
+mod input;
+mod shape;
 mod sysfs;
 
-use fairlead_topology::MachineDescription;
+use fairlead_topology::{CpuMask, MachineDescription};
 
 pub use compare::{CrossCheck, Disagreement, cross_check};
-pub use error::DiscoveryError;
+pub use error::{DiscoveryError, XmlError};
 pub use hwloc::HwlocSource;
+pub use input::TopologyInput;
 pub use sysfs::SysfsSource;
 
 /// Something that can describe a machine.
@@ -40,6 +47,15 @@ pub struct Discovered {
     pub gaps: Vec<Gap>,
 }
 
+impl Discovered {
+    /// Takes CPUs out of every list and says that they are disallowed; those the machine does not have are ignored.
+    pub fn withhold(&mut self, cpus: &CpuMask) {
+        let known = shape::all_cpus(&self.description).intersect(cpus);
+        shape::withhold(&mut self.description, &known);
+        self.description.disallowed.union_with(&known);
+    }
+}
+
 /// Something a source did not say; `Display` tells what was assumed in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Gap {
@@ -55,6 +71,10 @@ pub enum Gap {
     Memory,
     /// No distances between NUMA nodes although there are several: left out.
     Distances,
+    /// Huge pages of some NUMA node are not known: none.
+    HugePages,
+    /// The process has a cpuset of its own, which hides what its surroundings may use: no CPU is taken as disallowed.
+    Disallowed,
 }
 
 impl std::fmt::Display for Gap {
@@ -66,6 +86,8 @@ impl std::fmt::Display for Gap {
             Self::NumaNodes => "no NUMA nodes given: one node 0 with all CPUs assumed",
             Self::Memory => "memory of a NUMA node not given: 0 bytes",
             Self::Distances => "no NUMA distances given: left out",
+            Self::HugePages => "huge pages of a NUMA node not given: none",
+            Self::Disallowed => "the cgroup has a cpuset of its own: disallowed CPUs not known",
         })
     }
 }

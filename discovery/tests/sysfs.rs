@@ -49,6 +49,7 @@ fn two_packages() -> TempDir {
         write(root, &format!("node/node{node}/distance"), distance);
         let meminfo = format!("Node {node} MemTotal:       1000 kB\nNode {node} MemFree:        7 kB");
         write(root, &format!("node/node{node}/meminfo"), &meminfo);
+        write(root, &format!("node/node{node}/hugepages/hugepages-2048kB/nr_hugepages"), "0");
     }
     folder
 }
@@ -80,10 +81,10 @@ fn missing_files_are_gaps() {
     assert_eq!(found.gaps, [Gap::Packages, Gap::Cores, Gap::NumaNodes, Gap::Memory]);
     assert_eq!(Machine::new(&found.description).unwrap().regular_core_count(), 3);
 
-    let meminfo = folder.path().join("meminfo");
-    fs::write(&meminfo, "MemTotal:       2048 kB\n").unwrap();
-    let found = SysfsSource::new(folder.path()).with_meminfo(&meminfo).describe().unwrap();
-    assert!(!found.gaps.contains(&Gap::Memory));
+    let proc = tempfile::tempdir().unwrap();
+    fs::write(proc.path().join("meminfo"), "MemTotal:       2048 kB\n").unwrap();
+    let found = SysfsSource::new(folder.path()).with_proc(proc.path()).describe().unwrap();
+    assert_eq!(found.gaps, [Gap::Packages, Gap::Cores, Gap::NumaNodes, Gap::Disallowed]);
     assert_eq!(found.description.numa_nodes[0].memory_bytes, 2 << 20);
 }
 

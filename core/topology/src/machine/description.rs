@@ -1,5 +1,7 @@
 //! What a source says about a machine, unchecked; the serde form is camelCase with CPU lists as text.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::CpuMask;
@@ -88,9 +90,26 @@ pub struct PciDescription {
     pub names: Vec<String>,
     /// CPUs that are local to it: of an L3, of a NUMA node, or of the whole machine where nothing is known.
     pub cpus: CpuMask,
-    /// Address of the bridge above the lowest switch it hangs on; devices with the same one share that switch.
+    /// Address of the lowest PCIe switch above it (of its port towards the CPU); devices with the same one share it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switch: Option<String>,
+}
+
+impl PciDescription {
+    /// Whether a text is an address as Linux writes it, `domain:bus:device.function`: four to eight, two and two
+    /// lower-case hexadecimal digits, and one from 0 to 7.
+    #[must_use]
+    pub fn is_address(text: &str) -> bool {
+        let Some((rest, function)) = text.rsplit_once('.') else { return false };
+        let mut parts = rest.split(':');
+        let mut next = |lengths: RangeInclusive<usize>| {
+            parts.next().is_some_and(|part| {
+                lengths.contains(&part.len()) && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            })
+        };
+        let digits = next(4..=8) && next(2..=2) && next(2..=2) && parts.next().is_none();
+        digits && matches!(function.as_bytes(), [b'0'..=b'7'])
+    }
 }
 
 /// One processor socket.

@@ -110,7 +110,7 @@ fn pci_devices(devices: &[PciDescription], known: &CpuMask) -> Result<(), Machin
     for device in devices {
         let address = || device.address.clone();
         for (field, text) in [("address", Some(&device.address)), ("switch", device.switch.as_ref())] {
-            if let Some(text) = text.filter(|text| !is_pci_address(text)) {
+            if let Some(text) = text.filter(|text| !PciDescription::is_address(text)) {
                 return Err(MachineError::PciAddress { address: address(), field, text: text.clone() });
             }
         }
@@ -130,15 +130,4 @@ fn pci_devices(devices: &[PciDescription], known: &CpuMask) -> Result<(), Machin
 
 fn at_most(max: usize, count: usize, field: impl Fn() -> String) -> Result<(), MachineError> {
     if count > max { Err(MachineError::TooMany { field: field(), count, max }) } else { Ok(()) }
-}
-
-/// `domain:bus:device.function` as Linux writes it: four to eight, two and two lower-case hexadecimal digits, and 0-7.
-fn is_pci_address(text: &str) -> bool {
-    let hexadecimal = |part: &str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let mut parts = text.split([':', '.']);
-    let mut next = |lengths: std::ops::RangeInclusive<usize>| {
-        parts.next().is_some_and(|part| lengths.contains(&part.len()) && hexadecimal(part))
-    };
-    let shape: String = text.chars().filter(|&character| matches!(character, ':' | '.')).collect();
-    shape == "::." && next(4..=8) && next(2..=2) && next(2..=2) && next(1..=1) && text.ends_with(|end| end < '8')
 }
