@@ -1,9 +1,11 @@
 //! Flags of fairlead-extender.
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
-use fairlead_runtime::{AdminArgs, ClientArgs, LogArgs};
+use fairlead_runtime::{AdminArgs, ClientArgs, LogArgs, TlsFiles};
 
-/// The scheduler extender of Fairlead: answers /filter, /prioritize and /bind of the kube-scheduler in its own pod
+/// The scheduler extender of Fairlead: answers /filter, /prioritize, /preempt and /bind of the kube-scheduler in its own
+/// pod, or, with mutual TLS, of one elsewhere
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "fairlead-extender", version)]
 pub struct Args {
@@ -16,15 +18,13 @@ pub struct Args {
     #[allow(missing_docs)]
     #[command(flatten)]
     pub client: ClientArgs,
-    /// Address for kube-scheduler; loopback only, since the protocol has no authentication; port 0 takes a free one
-    #[arg(
-        long,
-        alias = "listen",
-        env = "FAIRLEAD_LISTEN_ADDRESS",
-        default_value = "127.0.0.1:9801",
-        value_parser = loopback
-    )]
+    /// Address for kube-scheduler; port 0 takes a free one. Without --tls-cert loopback only, since then nobody proves who
+    /// he is
+    #[arg(long, alias = "listen", env = "FAIRLEAD_LISTEN_ADDRESS", default_value = "127.0.0.1:9801")]
     pub listen_address: SocketAddr,
+    #[allow(missing_docs)]
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Namespace of this pod: the reaper's Lease lives there
     #[arg(long, env = "POD_NAMESPACE")]
     pub own_namespace: String,
@@ -42,21 +42,65 @@ pub struct Args {
     pub bind_deadline_ms: u64,
 }
 
-fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address: SocketAddr =
-        text.parse().map_err(|_| "write an address with port, such as 127.0.0.1:9801".to_owned())?;
-    let local = match address.ip() {
+/// Mutual TLS: all four or none. The files are followed while the process runs.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct TlsArgs {
+    /// Certificate chain of the server, PEM: kube-scheduler is served with mutual TLS
+    #[arg(long, env = "FAIRLEAD_TLS_CERT", value_name = "FILE", requires_all = ["tls_key", "client_ca", "client_name"])]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, env = "FAIRLEAD_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Authorities that sign kube-scheduler's client certificate, PEM
+    #[arg(long, env = "FAIRLEAD_CLIENT_CA", value_name = "FILE", requires = "tls_cert")]
+    pub client_ca: Option<PathBuf>,
+    /// DNS name that kube-scheduler's client certificate must carry
+    #[arg(long, env = "FAIRLEAD_CLIENT_NAME", value_name = "NAME", requires = "tls_cert")]
+    pub client_name: Option<String>,
+}
+
+impl TlsArgs {
+    /// The files; `None` without them.
+    #[must_use]
+    pub fn files(&self) -> Option<TlsFiles> {
+        let Self { tls_cert: Some(cert), tls_key: Some(key), client_ca: Some(ca), client_name: Some(name) } = self else {
+            return None;
+        };
+        let (cert, key, client_ca) = (cert.clone(), key.clone(), ca.clone());
+        Some(TlsFiles { cert, key, client_ca, client_name: name.clone() })
+    }
+}
+
+/// The extender is asked to listen where others reach it, and to serve whoever comes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "--listen-address {address} is not a loopback address: whoever reaches this port can bind pods without \
+     authentication; use 127.0.0.1 or [::1] for the kube-scheduler of the same pod, or give --tls-cert, --tls-key, \
+     --client-ca and --client-name"
+)]
+pub struct Exposed {
+    address: SocketAddr,
+}
+
+impl Args {
+    /// The TLS material that the address demands.
+    ///
+    /// # Errors
+    /// An address that others reach, without TLS.
+    pub fn serving(&self) -> Result<Option<TlsFiles>, Exposed> {
+        let files = self.tls.files();
+        if files.is_none() && !is_loopback(self.listen_address.ip()) {
+            return Err(Exposed { address: self.listen_address });
+        }
+        Ok(files)
+    }
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    match ip {
         IpAddr::V4(ip) => ip.is_loopback(),
         IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip| ip.is_loopback()),
-    };
-    if local {
-        return Ok(address);
     }
-    Err(format!(
-        "{} is not a loopback address: whoever reaches this port can bind pods without authentication, so only the \
-         kube-scheduler of the same pod may; use 127.0.0.1 or [::1]",
-        address.ip()
-    ))
 }
 
 #[cfg(test)]
@@ -80,11 +124,25 @@ mod tests {
     #[test]
     fn an_address_that_others_reach_is_refused_and_told_why() {
         for address in ["0.0.0.0:9801", "10.0.0.1:9801", "[::]:9801", "[::ffff:10.0.0.1]:1"] {
-            let error = parse(&[&format!("--listen-address={address}")]).unwrap_err();
+            let args = parse(&[&format!("--listen-address={address}")]).unwrap();
+            let error = args.serving().unwrap_err().to_string();
             assert!(error.contains("not a loopback address"), "{error}");
-            assert!(error.contains("--listen-address"), "{error}");
+            assert!(error.contains("--listen-address") && error.contains("--tls-cert"), "{error}");
         }
-        assert!(parse(&["--listen-address=localhost"]).unwrap_err().contains("with port"));
+        assert!(parse(&["--listen-address=localhost"]).unwrap_err().contains("--listen-address"));
+        assert!(parse(&[]).unwrap().serving().unwrap().is_none());
+    }
+
+    #[test]
+    fn tls_comes_whole_or_not_at_all() {
+        let all = ["--tls-cert=/c", "--tls-key=/k", "--client-ca=/a", "--client-name=scheduler.example"];
+        for missing in 0..all.len() {
+            let some: Vec<&str> = all.into_iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, flag)| flag).collect();
+            assert!(parse(&some).is_err(), "{some:?}");
+        }
+        let with_address: Vec<&str> = all.into_iter().chain(["--listen-address=0.0.0.0:9801"]).collect();
+        let files = parse(&with_address).unwrap().serving().unwrap().unwrap();
+        assert_eq!((files.client_ca.to_str(), files.client_name.as_str()), (Some("/a"), "scheduler.example"));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod model;
 pub mod preempt;
 pub mod reaper;
 mod run;
+pub mod wake;
 pub mod wire;
 
 pub use run::{RunError, run};

@@ -76,6 +76,7 @@ pub struct ExtenderMetrics {
     /// Writes whose answer was lost and that were resolved by reading.
     pub lost: Counter,
     releases: Family<OutcomeLabel, Counter>,
+    wakes: Family<OutcomeLabel, Counter>,
     reservations: Gauge,
     snapshot_generation: Gauge,
     snapshot_published: Gauge<f64, AtomicU64>,
@@ -120,6 +121,11 @@ impl ExtenderMetrics {
             releases: metrics.register(
                 "extender_releases",
                 "Reservations looked at by the reaper because their pod seems gone, by outcome",
+                Family::default(),
+            ),
+            wakes: metrics.register(
+                "extender_wakes",
+                "Refused pods written to because a node has room for them now, by outcome",
                 Family::default(),
             ),
             reservations: metrics.register(
@@ -175,6 +181,11 @@ impl ExtenderMetrics {
     /// The reaper was done with one reservation.
     pub fn released(&self, outcome: &'static str) {
         self.releases.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A refused pod was to be tried again.
+    pub fn woken(&self, outcome: &'static str) {
+        self.wakes.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// A snapshot was published.

@@ -10,12 +10,14 @@ use fairlead_runtime::lease::step::TimingError;
 use fairlead_runtime::lease::unique_identity;
 use fairlead_runtime::server::{Limits, serve};
 use fairlead_runtime::{
-    Admin, ClientError, DebugDump, Ending, Heartbeat, LeaseConfig, Readiness, Shutdown, ShutdownError, client, lease,
+    Admin, ClientError, DebugDump, Ending, Heartbeat, LeaseConfig, Readiness, Shutdown, ShutdownError, Tls, TlsError,
+    client, lease,
 };
+use fairlead_runtime::tls::RELOAD_PERIOD;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::Args;
+use crate::args::{Args, Exposed};
 use crate::bind::Binder;
 use crate::courier::Courier;
 use crate::dump::dump;
@@ -23,9 +25,13 @@ use crate::http::{App, HttpLimits, router};
 use crate::metrics;
 use crate::model::{self, watch_everything};
 use crate::reaper::{self, LEASE_NAME, Reaper};
+use crate::wake::{self, Waker};
 
 /// On top of the bind's own deadline: answering, freeing what is under way, giving the Lease back.
 const GRACE: Duration = Duration::from_secs(20);
+/// A connection over the network may be silent for this long: longer than Go's client keeps an idle one (90 s), or a
+/// request could meet a connection that is being closed.
+const IDLE_LIMIT: Duration = Duration::from_secs(120);
 /// A bind that ran out of time has long been answered when its reservation may be reaped.
 const REAP_GRACE: Duration = Duration::from_secs(6);
 
@@ -44,6 +50,12 @@ pub enum RunError {
     /// The times of the Lease contradict each other.
     #[error(transparent)]
     Lease(#[from] TimingError),
+    /// The port of the verbs would be open to everybody.
+    #[error(transparent)]
+    Exposed(#[from] Exposed),
+    /// The TLS material cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The port of the verbs cannot be opened.
     #[error("failed to listen on --listen-address {address}")]
     Listen {
@@ -60,6 +72,11 @@ pub enum RunError {
 /// # Errors
 /// It could not start; once it runs, every trouble is logged, counted and tried again.
 pub async fn run(args: Args) -> Result<(), RunError> {
+    // Before anything else: without its material an exposed extender does not start.
+    let tls = match args.serving()? {
+        Some(files) => Some(Tls::load(files).await?),
+        None => None,
+    };
     let shutdown = Shutdown::install()?;
     // Cancelled last: binds that are being answered need the model and the watches, probes need the admin port.
     let closed = CancellationToken::new();
@@ -84,9 +101,16 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let lease_token = CancellationToken::new();
     let mut config = LeaseConfig::new(&args.own_namespace, LEASE_NAME, unique_identity(&args.own_name));
     config.metrics = counters.lease.clone();
+    let lease = lease::run(client.clone(), config, lease_token.clone())?;
+    let waker = Waker {
+        courier: courier.clone(),
+        lease: lease.watch(),
+        metrics: counters.clone(),
+        pulse: heartbeat.register("waker", wake::SILENCE_MAX),
+    };
     let reaper = Reaper {
         courier: courier.clone(),
-        lease: lease::run(client.clone(), config, lease_token.clone())?,
+        lease,
         grace: deadline + REAP_GRACE,
         metrics: counters.clone(),
         pulse: heartbeat.register("reaper", reaper::SILENCE_MAX),
@@ -105,15 +129,21 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let binder = Arc::new(Binder::new(courier, deadline, counters.clone()));
     let router = router(App { snapshot, binder, metrics: counters, limits });
     // kube-scheduler keeps its connections open between binds, so there are more of them than requests.
-    let limits = Limits { connections: 4 * in_flight, header_read_timeout: None, drain: deadline };
+    let header_read_timeout = tls.as_ref().map(|_| IDLE_LIMIT);
+    let limits = Limits { connections: 4 * in_flight, header_read_timeout, drain: deadline };
+    let followed = tls.clone().map(|tls| tokio::spawn(tls.follow(RELOAD_PERIOD, shutdown.token())));
     let work = async {
-        tokio::join!(serve(listener, router, limits, shutdown.token()), reaper.run(shutdown.token(), lease_token),);
+        tokio::join!(
+            serve(listener, router, limits, tls, shutdown.token()),
+            reaper.run(shutdown.token(), lease_token),
+            waker.run(shutdown.token()),
+        );
     };
     if shutdown.run_until(deadline + GRACE, work).await == Ending::Overran {
         tracing::warn!("Ended with work under way; the next extender continues it");
     }
     closed.cancel();
-    for task in pumps.into_iter().chain([task, admin.task]) {
+    for task in pumps.into_iter().chain([task, admin.task]).chain(followed) {
         drop(task.await);
     }
     Ok(())

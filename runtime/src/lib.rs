@@ -5,6 +5,7 @@
 //!                          ├── lease ─► LeaseState through a watch channel
 //!                          ├── events ► events.k8s.io, only when a fact is new
 //!                          └── admin ─► /livez /readyz /metrics /debug/dump
+//! server ── tls: mutual, one pinned client, files followed while it serves
 //! shutdown: first signal drains, second aborts; readiness falls first, the lease is given back last
 //! ```
 //!
@@ -28,6 +29,9 @@ pub mod server;
 mod shutdown;
 #[cfg(test)]
 mod testing;
+pub mod tls;
+#[cfg(test)]
+mod tls_test;
 
 pub use admin::{Admin, AdminHandle, DebugDump, DumpFn};
 pub use api::{API_DEADLINE, ApiError, deadline};
@@ -43,4 +47,5 @@ pub use metrics::Metrics;
 pub use prometheus_client;
 pub use pump::{DeserializeGuard, PumpConfig, WatchEvent};
 pub use readiness::{Readiness, ReadinessHandle};
+pub use tls::{Tls, TlsError, TlsFiles};
 pub use shutdown::{Ending, Shutdown, ShutdownError};

@@ -1,19 +1,29 @@
-//! A small HTTP/1 server with limits: connections, time to send a request's head, and time to finish at the end.
+//! A small HTTP/1 server with limits: connections, time to shake hands and to send a request's head, and time to finish
+//! at the end.
 
+use crate::tls::{Edition, Tls};
 use axum::Router;
+use axum::response::Response;
+use http::HeaderValue;
+use http::header::CONNECTION;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 /// After a failed accept (no file descriptors left, mostly) the next is tried only after this pause, or the loop spins.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time in which a TLS handshake must be complete: until then nobody has proved to be allowed to take a connection.
+const HANDSHAKE_LIMIT: Duration = if cfg!(test) { Duration::from_millis(300) } else { Duration::from_secs(5) };
 
 /// What a server lets its peers take.
 #[derive(Debug, Clone)]
@@ -27,22 +37,30 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-/// Serves `router` on `listener` until `shutdown`, then lets what is in flight finish within [`Limits::drain`].
-pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: CancellationToken) {
+/// Serves `router` on `listener` until `shutdown`, then lets what is in flight finish within [`Limits::drain`]. With `tls`
+/// only peers with a certificate that it admits are served.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    tls: Option<Tls>,
+    shutdown: CancellationToken,
+) {
     let permits = Arc::new(Semaphore::new(limits.connections.clamp(1, Semaphore::MAX_PERMITS)));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     while let Some((stream, permit)) = accept(&listener, &permits, &shutdown).await {
         while connections.try_join_next().is_some() {}
-        let service = TowerToHyperService::new(router.clone());
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_read_timeout)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
+        let (router, watcher, limits) = (router.clone(), graceful.watcher(), limits.clone());
+        let edition = tls.as_ref().map(Tls::edition);
         connections.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = %error, "Connection ended early");
+            match edition {
+                None => converse(stream, router, &limits, watcher).await,
+                Some(edition) => {
+                    if let Some(stream) = handshake(stream, &edition).await {
+                        converse(stream, until_replaced(router, edition), &limits, watcher).await;
+                    }
+                }
             }
             drop(permit);
         });
@@ -52,6 +70,46 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
         tracing::warn!(left = connections.len(), "Requests were still in flight at the end");
     }
     connections.shutdown().await;
+}
+
+/// The stream of a peer that proved who it is in time.
+async fn handshake(stream: TcpStream, edition: &Edition) -> Option<TlsStream<TcpStream>> {
+    let acceptor = TlsAcceptor::from(edition.config.clone());
+    match tokio::time::timeout(HANDSHAKE_LIMIT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::info!(error = %error, "Refused a TLS connection");
+            None
+        }
+        Err(_) => {
+            tracing::info!("A TLS handshake took too long");
+            None
+        }
+    }
+}
+
+/// Whoever came before the TLS material was replaced is told with the next answer to come again. Closing at once could
+/// meet a request that is on its way, which Go's client does not send twice.
+fn until_replaced(router: Router, edition: Edition) -> Router {
+    router.layer(axum::middleware::map_response(move |mut response: Response| {
+        if edition.is_former() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        std::future::ready(response)
+    }))
+}
+
+async fn converse<S>(stream: S, router: Router, limits: &Limits, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read_timeout)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(error = %error, "Connection ended early");
+    }
 }
 
 async fn accept(
@@ -99,7 +157,7 @@ mod tests {
         });
         let router = Router::new().route("/", slow);
         let token = CancellationToken::new();
-        let task = tokio::spawn(serve(listener, router, limits, token.clone()));
+        let task = tokio::spawn(serve(listener, router, limits, None, token.clone()));
         (address, token, task)
     }
 

@@ -82,6 +82,6 @@ impl Admin {
         let bound = listener.local_addr().map_err(failed)?;
         let limits = Limits { connections: CONNECTIONS, header_read_timeout: Some(HEADER_READ_TIMEOUT), drain: DRAIN };
         tracing::info!(address = %bound, "Admin port is open");
-        Ok(AdminHandle { address: bound, task: tokio::spawn(serve(listener, self.router(), limits, shutdown)) })
+        Ok(AdminHandle { address: bound, task: tokio::spawn(serve(listener, self.router(), limits, None, shutdown)) })
     }
 }

@@ -1,0 +1,125 @@
+//! Wakes pods that were refused and would be taken now: one small write to the waiting pod, which kube-scheduler watches.
+//!
+//! kube-scheduler (1.36) books refusals of extenders under a plugin of its own that any event of the API releases, the
+//! update of the waiting pod itself among them, for that pod alone. So an annotation of ours, written through the pod's
+//! status, wakes exactly who has a chance, and needs no right to write nodes. Writes are bounded in rate, and a pod that is
+//! refused again for somebody else's reason is tried a few times and then left in peace.
+use std::sync::Arc;
+use std::time::Duration;
+
+use fairlead_cluster::{Awaited, Snapshot};
+use fairlead_placement::{Event, Request, TouchOutcome};
+use fairlead_runtime::{API_DEADLINE, LeaseState, Pulse};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::courier::Courier;
+use crate::metrics::ExtenderMetrics;
+
+/// Pause between two looks at the snapshot.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Pods woken at one look: more than kube-scheduler places with CPUs of their own in that time on a small cluster, and few
+/// enough that a freed rack does not become a storm of writes.
+const PODS_PER_LOOK: usize = 16;
+/// Pods that may wait for their turn; a look finds the others again when something changes.
+const PODS_MAX: usize = 256;
+/// The scheduler that was woken may ask a replica whose watch is behind, or be in the middle of another try.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Then somebody else refuses the pod.
+const TRIES_MAX: u32 = 3;
+/// A waker that is silent for this long is stuck.
+pub const SILENCE_MAX: Duration = Duration::from_secs(180);
+
+/// What the waker is given.
+pub struct Waker {
+    /// The way to the API server.
+    pub courier: Courier,
+    /// The extender in use has this Lease.
+    pub lease: watch::Receiver<LeaseState>,
+    /// The counters.
+    pub metrics: ExtenderMetrics,
+    /// Beaten by the loop.
+    pub pulse: Pulse,
+}
+
+/// A pod whose turn comes.
+struct Sleeper {
+    uid: String,
+    node: String,
+    tries: u32,
+    due: Instant,
+}
+
+impl Waker {
+    /// Runs until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut before = Arc::new(Snapshot::default());
+        let mut sleepers: Vec<Sleeper> = Vec::new();
+        loop {
+            self.pulse.beat();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(PERIOD) => {}
+            }
+            if self.lease.borrow().term_now().is_none() {
+                // Whoever gets the Lease wakes all that have a chance by then: nobody knows what was missed.
+                before = Arc::new(Snapshot::default());
+                sleepers.clear();
+                continue;
+            }
+            let now = self.courier.snapshot();
+            enlist(&mut sleepers, now.awaited(&before, PODS_MAX), Instant::now());
+            before = now;
+            self.wake_due(&mut sleepers).await;
+        }
+    }
+
+    async fn wake_due(&self, sleepers: &mut Vec<Sleeper>) {
+        let snapshot = self.courier.snapshot();
+        let now = Instant::now();
+        let mut left = PODS_PER_LOOK;
+        let mut kept = Vec::with_capacity(sleepers.len());
+        for mut sleeper in std::mem::take(sleepers) {
+            if left == 0 || sleeper.due > now || self.lease.borrow().term_now().is_none() {
+                kept.push(sleeper);
+                continue;
+            }
+            let Some(awaited) = snapshot.still_awaited(&sleeper.uid, &sleeper.node) else { continue };
+            left -= 1;
+            self.touch(awaited).await;
+            sleeper.tries += 1;
+            sleeper.due = now + AGAIN_AFTER * sleeper.tries;
+            if sleeper.tries < TRIES_MAX {
+                kept.push(sleeper);
+            }
+        }
+        *sleepers = kept;
+    }
+
+    async fn touch(&self, Awaited { pod, resource_version, node }: Awaited) {
+        let touch = Request::Touch { pod: pod.clone(), resource_version };
+        let outcome = match self.courier.carry(&touch, API_DEADLINE).await {
+            Some(Event::Touched(TouchOutcome::Done)) => "Woken",
+            // Somebody else wrote the pod, which wakes it as well.
+            Some(Event::Touched(TouchOutcome::Conflict)) => "Conflict",
+            Some(Event::Touched(TouchOutcome::Gone)) => "Gone",
+            _ => "Failed",
+        };
+        self.metrics.woken(outcome);
+        tracing::debug!(namespace = pod.namespace, pod = pod.name, node, outcome, "A node has room for a refused pod");
+    }
+}
+
+/// A pod that is there already keeps its place and its pause: a node that comes and goes is no reason to hurry.
+fn enlist(sleepers: &mut Vec<Sleeper>, awaited: Vec<Awaited>, now: Instant) {
+    for Awaited { pod, node, .. } in awaited {
+        if let Some(sleeper) = sleepers.iter_mut().find(|sleeper| sleeper.uid == pod.uid) {
+            sleeper.node = node;
+            sleeper.tries = sleeper.tries.min(1);
+        } else if sleepers.len() < PODS_MAX {
+            sleepers.push(Sleeper { uid: pod.uid, node, tries: 0, due: now });
+        }
+    }
+}
