@@ -40,6 +40,18 @@ pub(crate) enum Command {
 pub(crate) enum Explain {
     /// Why the pod is where it is, or why it waits
     Pod(ExplainPodArgs),
+    /// The node's machine as a drawing, who holds which cores, and whether the node is trusted with them
+    Node(ExplainNodeArgs),
+}
+
+/// Which node, and how to show it.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ExplainNodeArgs {
+    /// Name of the node
+    pub(crate) name: String,
+    /// Text for people, or everything as JSON
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
 }
 
 /// Which pod, and how to show it.

@@ -1,5 +1,5 @@
-//! kubectl fairlead: why a pod is where it is or why it waits (`explain`), who uses how much (`top`), and leaving
-//! Fairlead without leftovers (`drain`).
+//! kubectl fairlead: why a pod is where it is or why it waits (`explain`), who uses how much (`top`), what would happen
+//! (`simulate`), and leaving Fairlead without leftovers (`drain`).
 //!
 //! Everything that is shown is computed from objects that the user may read, by the very functions that operator and
 //! extender decide with; no port of theirs is asked.
@@ -7,6 +7,7 @@ mod access;
 mod amount;
 mod args;
 mod drain;
+mod drawing;
 mod error;
 mod explain;
 #[cfg(test)]
@@ -37,11 +38,12 @@ pub async fn run(args: Args) -> ExitCode {
 }
 
 async fn dispatch(args: Args) -> Result<(), CliError> {
-    let access = Access::new(&args.cluster).await?;
-    match args.command {
-        Command::Explain(Explain::Pod(pod)) => explain::pod(&access, &pod).await,
-        Command::Top(top) => top::run(&access, &top).await,
-        Command::Drain(drain) => drain::run(&access, &drain).await,
+    let access = || Access::new(&args.cluster);
+    match &args.command {
+        Command::Explain(Explain::Pod(pod)) => explain::pod(&access().await?, pod).await,
+        Command::Explain(Explain::Node(node)) => explain::node(&access().await?, node).await,
+        Command::Top(top) => top::run(&access().await?, top).await,
+        Command::Drain(drain) => drain::run(&access().await?, drain).await,
     }
 }
 

@@ -28,7 +28,8 @@ fn house() -> House {
 }
 
 fn meta(pod: &Value, nodes: Value) -> String {
-    let victims = |uids: &Value| -> Vec<Value> { uids.as_array().unwrap().iter().map(|uid| json!({ "UID": uid })).collect() };
+    let victims =
+        |uids: &Value| -> Vec<Value> { uids.as_array().unwrap().iter().map(|uid| json!({ "UID": uid })).collect() };
     let nodes: serde_json::Map<String, Value> = nodes
         .as_object()
         .unwrap()

@@ -1,6 +1,7 @@
 //! A released pod: where it is and why there, or what each node would say to it now.
 use super::model::{Explanation, Inputs, NodeAnswer, Placed, PlacedContainer, Reserved, carried, condition, since};
 use crate::amount::bytes;
+use crate::drawing::{Holder, Scene};
 use fairlead_cluster::{NodeView, PodView, PodWish, Snapshot};
 use fairlead_crds::keys;
 use fairlead_topology::CpuMask;
@@ -52,12 +53,14 @@ pub(super) fn placed(inputs: &Inputs<'_>, wish: &PodWish, view: Option<&PodView>
         .collect();
     let mut notes = Vec::new();
     let mut reservation = None;
+    let mut drawing = String::new();
     if containers.is_empty() {
         notes.push(why_shared(wish, &explanation.scheduler));
     }
     if let Some(found) = inputs.snapshot.and_then(|snapshot| snapshot.node_named(&node)) {
         if let Some(held) = found.held_by(&wish.id.uid) {
             notes.extend(terms(found, &held.cpus));
+            drawing = drawn(found, &wish.id.uid);
             reservation = Some(Reserved { cpus: held.cpus.to_string(), memory: held.memory.iter().copied().collect() });
         } else if !containers.is_empty() {
             notes.push(format!(
@@ -77,7 +80,7 @@ pub(super) fn placed(inputs: &Inputs<'_>, wish: &PodWish, view: Option<&PodView>
         [] => format!("is bound to node {node}, in its shared CPU pool"),
         lists => format!("is bound to node {node} with CPUs {} of its own", lists.join(",")),
     };
-    explanation.placement = Some(Placed { node: node.clone(), containers, reservation, notes });
+    explanation.placement = Some(Placed { node: node.clone(), containers, reservation, notes, drawing });
     if let (Some(snapshot), true) = (inputs.snapshot, wish.exclusive.is_some()) {
         explanation.nodes = answers(snapshot, wish, Some(&node));
     }
@@ -110,6 +113,22 @@ fn why_shared(wish: &PodWish, scheduler: &str) -> String {
         (Some(_), false) => format!("scheduler {scheduler} bound it: only {} reserves CPUs", keys::SCHEDULER_NAME),
         (Some(_), true) => "it asks for CPUs of its own and was bound without a placement".into(),
     }
+}
+
+/// The part of the machine that the pod is on.
+fn drawn(node: &NodeView, pod_uid: &str) -> String {
+    let Some(machine) = &node.machine else { return String::new() };
+    let held: Vec<_> = node.placement.iter().flat_map(|placement| &placement.reservations).collect();
+    let holders: Vec<Holder> = held
+        .iter()
+        .map(|held| Holder {
+            name: format!("{}/{}", held.pod.namespace, held.pod.name),
+            cpus: held.cpus.clone(),
+            note: String::new(),
+        })
+        .collect();
+    let only = held.iter().position(|held| held.pod.uid == pod_uid);
+    Scene { machine, holders: &holders, memory_free_bytes: &node.memory_free_bytes, only }.draw()
 }
 
 /// What the choice came to on its machine.

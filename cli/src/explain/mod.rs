@@ -1,10 +1,13 @@
-//! `explain pod`: why it is where it is, or why it waits, and what comes next.
+//! `explain`: why a pod is where it is, or why it waits, and what comes next; what a node is, and who holds what there.
 #[cfg(test)]
 mod explain_test;
 mod judge;
 mod model;
+mod node;
 mod render;
 mod waiting;
+
+pub(crate) use node::node;
 
 use crate::access::Access;
 use crate::args::{ExplainPodArgs, Output};

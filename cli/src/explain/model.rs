@@ -108,6 +108,9 @@ pub(super) struct Placed {
     pub(super) reservation: Option<Reserved>,
     /// Terms of the choice, and what is amiss, in sentences.
     pub(super) notes: Vec<String>,
+    /// The NUMA nodes that the pod has CPUs in; only for people.
+    #[serde(skip)]
+    pub(super) drawing: String,
 }
 
 #[derive(Debug, Serialize)]

@@ -36,6 +36,9 @@ pub(super) fn text(explanation: &Explanation) -> String {
         for note in &placed.notes {
             field(&mut out, "Why", note);
         }
+        if !placed.drawing.is_empty() {
+            out.push_str(&format!("\n{}\n", placed.drawing));
+        }
     }
     if let Some(numbers) = &explanation.tenant_numbers {
         out.push_str(&tenant_table(&tenant, numbers));

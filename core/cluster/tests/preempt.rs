@@ -80,14 +80,26 @@ fn sums_that_only_kube_scheduler_counts_keep_a_victim() {
     model.apply(Event::Pods(Change::Apply(bound("a", "2", 0))));
     let mut gpu = bound("gpu", "500m", 0);
     gpu.spec.as_mut().unwrap().containers[0].resources =
-        serde_json::from_value(json!({ "requests": { "acme.com/gpu": "1" }, "limits": { "acme.com/gpu": "1" } })).unwrap();
+        serde_json::from_value(json!({ "requests": { "acme.com/gpu": "1" }, "limits": { "acme.com/gpu": "1" } }))
+            .unwrap();
     model.apply(Event::Pods(Change::Apply(gpu)));
     let mut with_gpu = node("n1");
-    with_gpu.status.as_mut().unwrap().allocatable.as_mut().unwrap().insert("acme.com/gpu".into(), serde_json::from_value(json!("1")).unwrap());
+    with_gpu
+        .status
+        .as_mut()
+        .unwrap()
+        .allocatable
+        .as_mut()
+        .unwrap()
+        .insert("acme.com/gpu".into(), serde_json::from_value(json!("1")).unwrap());
     model.apply(Event::Nodes(Change::Apply(with_gpu)));
     let mut urgent = preemptor("2");
     urgent.wish.request.insert("acme.com/gpu".into(), 1);
-    assert_eq!(kept(&model.snapshot(), &urgent, &["a", "gpu"]), Some(vec![1]), "its cores fit beside a, its GPU does not");
+    assert_eq!(
+        kept(&model.snapshot(), &urgent, &["a", "gpu"]),
+        Some(vec![1]),
+        "its cores fit beside a, its GPU does not"
+    );
 }
 
 #[test]
@@ -138,7 +150,8 @@ fn a_refused_pod_is_awaited_once_a_node_has_room_that_had_none() {
 fn a_node_that_becomes_trusted_is_room() {
     let mut model = support::model(vec![node("n1")], vec![], vec![placement("n1", 1, &[])]);
     let mut refused = pod("refused", &Like { cpu: "2", ..Like::default() });
-    let condition = json!({ "type": "PodScheduled", "status": "False", "message": "fairlead: node has no NodeTopology" });
+    let condition =
+        json!({ "type": "PodScheduled", "status": "False", "message": "fairlead: node has no NodeTopology" });
     refused.status.as_mut().unwrap().conditions = Some(vec![serde_json::from_value(condition).unwrap()]);
     model.apply(Event::Pods(Change::Apply(refused)));
     let before: Arc<Snapshot> = model.snapshot();
