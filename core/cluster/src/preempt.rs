@@ -10,7 +10,7 @@ use crate::pod::{PodView, PodWish};
 use crate::snapshot::Snapshot;
 use fairlead_fairshare::ResourceVector;
 use fairlead_placement::{Beside, Reservation, Room};
-use fairlead_topology::{Machine, evaluate};
+use fairlead_topology::{Machine, Surroundings, evaluate};
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -109,7 +109,7 @@ impl<'a> Trial<'a> {
             return false;
         };
         match &self.wish.exclusive {
-            Some(wanted) => evaluate(machine, &room.as_node(), wanted).is_ok(),
+            Some(wanted) => evaluate(machine, &room.as_node(), wanted, &Surroundings::default()).is_ok(),
             None => self.wish.shared_milli == 0 || room.shared_reserve <= room.cpus.len(),
         }
     }
