@@ -2,7 +2,7 @@
 use crate::access::Access;
 use crate::error::CliError;
 use fairlead_cluster::{Change, Event, Model, Snapshot};
-use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota};
+use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota, WorkerPool};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -24,13 +24,14 @@ pub(crate) struct Gathered {
 
 /// Reads all kinds that decisions depend on.
 pub(crate) async fn gather(access: &Access) -> Result<Gathered, CliError> {
-    let (nodes, pods, namespaces, quotas, topologies, placements) = futures::join!(
+    let (nodes, pods, namespaces, quotas, topologies, placements, pools) = futures::join!(
         all::<Node>(access),
         all::<Pod>(access),
         all::<Namespace>(access),
         all::<TenantQuota>(access),
         all::<NodeTopology>(access),
         all::<NodePlacement>(access),
+        all::<WorkerPool>(access),
     );
     let mut missing = Vec::new();
     let nodes = allowed(nodes, &mut missing)?;
@@ -39,6 +40,7 @@ pub(crate) async fn gather(access: &Access) -> Result<Gathered, CliError> {
     let quotas = allowed(quotas, &mut missing)?;
     let topologies = allowed(topologies, &mut missing)?;
     let placements = allowed(placements, &mut missing)?;
+    let pools = allowed(pools, &mut missing)?;
     let snapshot = missing.is_empty().then(|| {
         snapshot([
             Event::Nodes(Change::Reset(nodes)),
@@ -47,6 +49,7 @@ pub(crate) async fn gather(access: &Access) -> Result<Gathered, CliError> {
             Event::Quotas(Change::Reset(quotas.clone())),
             Event::Topologies(Change::Reset(topologies)),
             Event::Placements(Change::Reset(placements)),
+            Event::Pools(Change::Reset(pools)),
         ])
     });
     Ok(Gathered { snapshot, quotas, missing })

@@ -135,7 +135,7 @@ fn question<'a>(snapshot: &Snapshot, body: &'a [u8]) -> Result<Question<'a>, Req
     if !snapshot.synced {
         return Err(RequestError::NotSynced);
     }
-    Ok(Question { wish: PodWish::of(&pod), candidates })
+    Ok(Question { wish: snapshot.wish_of(&pod), candidates })
 }
 
 /// Reads a JSON object. An array, which serde would take for a struct as well, is none.

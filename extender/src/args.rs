@@ -63,7 +63,8 @@ impl TlsArgs {
     /// The files; `None` without them.
     #[must_use]
     pub fn files(&self) -> Option<TlsFiles> {
-        let Self { tls_cert: Some(cert), tls_key: Some(key), client_ca: Some(ca), client_name: Some(name) } = self else {
+        let Self { tls_cert: Some(cert), tls_key: Some(key), client_ca: Some(ca), client_name: Some(name) } = self
+        else {
             return None;
         };
         let (cert, key, client_ca) = (cert.clone(), key.clone(), ca.clone());
@@ -137,7 +138,8 @@ mod tests {
     fn tls_comes_whole_or_not_at_all() {
         let all = ["--tls-cert=/c", "--tls-key=/k", "--client-ca=/a", "--client-name=scheduler.example"];
         for missing in 0..all.len() {
-            let some: Vec<&str> = all.into_iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, flag)| flag).collect();
+            let some: Vec<&str> =
+                all.into_iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, flag)| flag).collect();
             assert!(parse(&some).is_err(), "{some:?}");
         }
         let with_address: Vec<&str> = all.into_iter().chain(["--listen-address=0.0.0.0:9801"]).collect();

@@ -137,7 +137,7 @@ impl Binder {
         if !snapshot.synced {
             return Err(BindRefusal::NotSynced);
         }
-        let pod = snapshot.pods.get(&request.pod.uid).map(|pod| pod.facts());
+        let pod = snapshot.pods.get(&request.pod.uid).map(|pod| snapshot.facts_of_view(pod));
         drop(snapshot);
         let end = Instant::now() + self.deadline;
         let start = Event::Start { request, pod, now_ms: now_ms() };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use fairlead_cluster::{Snapshot, annotation_of, pod_facts, to_wire};
+use fairlead_cluster::{Snapshot, annotation_of, to_wire};
 use fairlead_crds::NodePlacement;
 use fairlead_crds::keys::{self, manager};
 use fairlead_placement::{
@@ -100,7 +100,10 @@ impl Courier {
         let pods = self.pods(pod);
         match deadline("read Pod", limit, async { pods.get_opt(&pod.name).await }).await {
             Ok(None) => PodRead::Missing,
-            Ok(Some(live)) => pod_facts(&live).map_or_else(|| PodRead::Failed("it has no UID".into()), PodRead::Found),
+            Ok(Some(live)) => {
+                let facts = self.snapshot.load().facts_of(&live);
+                facts.map_or_else(|| PodRead::Failed("it has no UID".into()), PodRead::Found)
+            }
             Err(error) => PodRead::Failed(error.chain()),
         }
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fairlead_cluster::{NodeView, Snapshot};
+use fairlead_cluster::Snapshot;
 use fairlead_placement::Reason;
 use fairlead_runtime::Metrics;
 use fairlead_runtime::lease::LeaseMetrics;
@@ -190,11 +190,10 @@ impl ExtenderMetrics {
 
     /// A snapshot was published.
     pub fn published(&self, snapshot: &Snapshot) {
-        let held = |node: &NodeView| node.placement.as_ref().map_or(0, |placement| placement.reservations.len());
         let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         self.snapshot_generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
         self.snapshot_nodes.set(whole(snapshot.nodes.len()));
-        self.reservations.set(whole(snapshot.nodes.iter().map(|node| held(node)).sum()));
+        self.reservations.set(whole(snapshot.reservations()));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.snapshot_published.set(now.as_secs_f64());
     }

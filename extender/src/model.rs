@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use fairlead_cluster::{Change, Event, Model, Snapshot};
-use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota};
+use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota, WorkerPool};
 use fairlead_placement::Promise;
 use fairlead_runtime::{DeserializeGuard, Pulse, PumpConfig, Readiness, WatchEvent, pump, seed};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -124,6 +124,7 @@ pub fn watch_everything(
         watches.start::<Pod>("pods", Event::Pods),
         watches.start::<Namespace>("namespaces", Event::Namespaces),
         watches.start::<TenantQuota>("tenantquotas", Event::Quotas),
+        watches.start::<WorkerPool>("workerpools", Event::Pools),
         watches.start::<NodeTopology>("nodetopologies", Event::Topologies),
         watches.start::<NodePlacement>("nodeplacements", Event::Placements),
     ]

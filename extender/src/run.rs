@@ -9,11 +9,11 @@ use fairlead_runtime::admin::AdminError;
 use fairlead_runtime::lease::step::TimingError;
 use fairlead_runtime::lease::unique_identity;
 use fairlead_runtime::server::{Limits, serve};
+use fairlead_runtime::tls::RELOAD_PERIOD;
 use fairlead_runtime::{
     Admin, ClientError, DebugDump, Ending, Heartbeat, LeaseConfig, Readiness, Shutdown, ShutdownError, Tls, TlsError,
     client, lease,
 };
-use fairlead_runtime::tls::RELOAD_PERIOD;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

@@ -47,5 +47,5 @@ pub use metrics::Metrics;
 pub use prometheus_client;
 pub use pump::{DeserializeGuard, PumpConfig, WatchEvent};
 pub use readiness::{Readiness, ReadinessHandle};
-pub use tls::{Tls, TlsError, TlsFiles};
 pub use shutdown::{Ending, Shutdown, ShutdownError};
+pub use tls::{Tls, TlsError, TlsFiles};

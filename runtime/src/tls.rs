@@ -230,8 +230,7 @@ impl Material {
         let chain = certificates(&files.cert, &self.cert)?;
         let key = PrivateKeyDer::from_pem_slice(&self.key);
         let no_key = |source| TlsError::Pem { path: files.key.clone(), what: "private key", source };
-        let mismatch =
-            |source| TlsError::Identity { cert: files.cert.clone(), key: files.key.clone(), source };
+        let mismatch = |source| TlsError::Identity { cert: files.cert.clone(), key: files.key.clone(), source };
         // TLS 1.2 and 1.3. Each edition begins without sessions: nobody resumes what a former authority admitted.
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -34,7 +34,7 @@ fn topology(name: &str) -> Value {
     let numa = |id: u32, cpus: &str| json!({ "id": id, "cpus": cpus, "memoryBytes": 16u64 << 30, "distances": [] });
     json!({ "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodeTopology",
         "metadata": { "name": name, "ownerReferences": owner(name) }, "spec": {
-        "source": "Synthetic", "packages": [ { "id": 0, "cpus": "0-15" } ],
+        "source": "Synthetic", "pinning": { "mode": "Own", "reason": "Test" }, "packages": [ { "id": 0, "cpus": "0-15" } ],
         "numaNodes": [ numa(0, "0-7"), numa(1, "8-15") ],
         "l3Caches": [ { "id": 0, "cpus": "0-7", "sizeBytes": 1 }, { "id": 1, "cpus": "8-15", "sizeBytes": 1 } ],
         "cores": cores } })
@@ -75,6 +75,7 @@ fn cluster(pods: &[Value], reservations: &Value) -> Arc<Snapshot> {
         Event::Namespaces(of(&[namespace("acme"), namespace("globex"), namespace("plain")])),
         Event::Quotas(of(&[quota("acme", 3, "100"), quota("globex", 1, "8")])),
         Event::Topologies(of(&[topology("n1"), topology("n2")])),
+        Event::Pools(of(&[])),
         Event::Placements(of(&[placement("n1", reservations), placement("n2", &json!([]))])),
     ])
 }

@@ -177,7 +177,7 @@ pub(super) struct ResourceNumbers {
 /// Explains one pod.
 pub(super) fn explain(inputs: &Inputs<'_>) -> Explanation {
     let pod = inputs.pod;
-    let wish = PodWish::of(pod);
+    let wish = inputs.snapshot.map_or_else(|| PodWish::of(pod), |snapshot| snapshot.wish_of(pod));
     let view = PodView::of(pod);
     let tenant = match inputs.snapshot {
         Some(snapshot) => snapshot.tenant_of_namespace(&wish.id.namespace),

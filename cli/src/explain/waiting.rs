@@ -73,12 +73,7 @@ fn computed(snapshot: &Snapshot, wish: &PodWish, tenant: &str) -> Option<WaitRea
 /// The input of the order of release, from what the pods show.
 fn release_input(snapshot: &Snapshot) -> ReleaseInput {
     ReleaseInput {
-        tenants: snapshot
-            .tenants
-            .values()
-            .filter(|tenant| tenant.error.is_none())
-            .map(|tenant| tenant.input())
-            .collect(),
+        tenants: snapshot.tenants.iter().filter(|tenant| tenant.error.is_none()).map(|tenant| tenant.input()).collect(),
         total: snapshot.total(),
         free: snapshot.free(),
         unbound: snapshot.unbound(),

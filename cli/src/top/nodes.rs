@@ -17,7 +17,7 @@ pub(super) fn text(snapshot: &Snapshot) -> String {
         "PODS",
         "STATE",
     ]);
-    for node in &snapshot.nodes {
+    for node in snapshot.nodes.iter() {
         let total = node.machine.as_ref().map_or(0, |machine| machine.cpus().len());
         let held: Vec<_> = node.placement.iter().flat_map(|placement| &placement.reservations).collect();
         let reserved: u32 = held.iter().map(|held| held.cpus.len()).sum();
@@ -83,7 +83,7 @@ mod tests {
         let owners = json!([{ "apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u" }]);
         let topology = json!({ "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodeTopology",
             "metadata": { "name": "n", "ownerReferences": owners },
-            "spec": { "source": "Synthetic", "packages": [ { "id": 0, "cpus": "0-7" } ], "cores": cores, "l3Caches": [],
+            "spec": { "source": "Synthetic", "pinning": { "mode": "Own", "reason": "Test" }, "packages": [ { "id": 0, "cpus": "0-7" } ], "cores": cores, "l3Caches": [],
                 "numaNodes": [ { "id": 0, "cpus": "0-7", "memoryBytes": 1 << 30, "distances": [] } ] } });
         let placement = json!({ "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodePlacement",
             "metadata": { "name": "n", "uid": "p", "ownerReferences": owners }, "spec": { "reservations": [ { "podUID": "u", "namespace": "a",

@@ -10,7 +10,7 @@ pub(super) fn text(snapshot: &Snapshot, quotas: &[TenantQuota], now: Timestamp) 
     let total = snapshot.total();
     let mut table =
         Table::new(&["TENANT", "WEIGHT", "PODS", "CPU", "MEMORY", "SHARE", "ENTITLED", "WAITING", "OLDEST", "READY"]);
-    for tenant in snapshot.tenants.values() {
+    for tenant in snapshot.tenants.iter() {
         let status = quotas
             .iter()
             .find(|quota| quota.metadata.name.as_deref() == Some(tenant.name.as_str()))

@@ -23,7 +23,7 @@ fn topology(name: &str, shape: usize) -> NodeTopology {
     numa_nodes.iter_mut().for_each(|node| node["memoryBytes"] = json!(64_i64 << 30));
     let mut caches = parts(l3);
     caches.iter_mut().for_each(|cache| cache["sizeBytes"] = json!(32 << 20));
-    let spec = json!({"source": "Synthetic", "packages": parts(packages), "numaNodes": numa_nodes,
+    let spec = json!({"source": "Synthetic", "pinning": {"mode": "Own", "reason": "Bench"}, "packages": parts(packages), "numaNodes": numa_nodes,
                       "l3Caches": caches, "cores": parts(cores)});
     serde_json::from_value(json!({"metadata": {"name": name, "ownerReferences": owner(name)}, "spec": spec})).unwrap()
 }
@@ -74,6 +74,7 @@ fn model(nodes: usize) -> Model {
     model.apply(Event::Pods(Change::Reset(held.collect())));
     model.apply(Event::Quotas(Change::Reset(Vec::new())));
     model.apply(Event::Namespaces(Change::Reset(Vec::new())));
+    model.apply(Event::Pools(Change::Reset(Vec::new())));
     model
 }
 

@@ -1,5 +1,5 @@
 //! What the watches say.
-use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota};
+use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota, WorkerPool};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 
 /// A change of one kind of object.
@@ -24,6 +24,8 @@ pub enum Event {
     Pods(Change<Pod>),
     /// TenantQuotas.
     Quotas(Change<TenantQuota>),
+    /// WorkerPools of all namespaces.
+    Pools(Change<WorkerPool>),
     /// NodeTopologies.
     Topologies(Change<NodeTopology>),
     /// NodePlacements.

@@ -70,6 +70,9 @@ impl Snapshot {
         };
         let message = match (&verdict, &view.distrust) {
             (Ok(_), _) => "fits".to_owned(),
+            (Err(reason), _) if pod.refusal.as_ref().is_some_and(|refusal| refusal.reason == *reason) => {
+                pod.refusal.as_ref().map(|refusal| refusal.detail.clone()).unwrap_or_default()
+            }
             (Err(reason), Some(distrust)) if *reason == distrust.reason => distrust.detail.clone(),
             (Err(reason), _) => no_fit().unwrap_or_else(|| reason.as_str().to_owned()),
         };

@@ -58,6 +58,9 @@ impl Snapshot {
         if pod.gated {
             return Some(Reason::PodGated);
         }
+        if let Some(refusal) = &pod.refusal {
+            return Some(refusal.reason);
+        }
         let tenant = self.tenant_in(&pod.id.namespace)?;
         let over = !pod.released && first_refusal(&tenant.hard, &ahead_of(tenant, pod), &pod.request).is_some();
         over.then_some(Reason::TenantOverHardLimit)
@@ -67,7 +70,7 @@ impl Snapshot {
         if !self.synced {
             return Err(Reason::NotSynced);
         }
-        self.nodes.get(node as usize).map(|view| &**view).ok_or(Reason::NodeUnknown)
+        self.nodes.at(node as usize).map(|view| &**view).ok_or(Reason::NodeUnknown)
     }
 }
 

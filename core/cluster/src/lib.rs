@@ -12,24 +12,36 @@
 //!   from then on until its phase is Succeeded or Failed or it is gone; a pod being deleted still counts.
 //! - Every other pod is unmanaged: it takes away from what is shared, on the node it is bound to.
 mod claims;
+mod dump;
 mod event;
 mod explain;
 mod fields;
 mod judge;
 mod model;
 mod node;
+mod observed;
 mod pod;
 mod pod_table;
+mod pools;
 mod preempt;
 mod reservations;
+mod selector;
+mod shapes;
 mod snapshot;
+mod sums;
+mod table;
 mod tenant;
 mod topology;
 mod wake;
+mod wish;
 
 pub mod request;
 
 pub use claims::{Conflict, ConflictKind};
+pub use dump::{
+    ContainerDump, DUMP_VERSION, Dump, DumpError, ExclusiveDump, NamespaceDump, NodeDump, PodDump, PoolDump,
+    PromiseDump, RoleDump,
+};
 pub use event::{Change, Event};
 pub use explain::{Detail, NumaDetail};
 pub use fairlead_fairshare::ResourceVector;
@@ -37,11 +49,15 @@ pub use fairlead_placement::Reason;
 pub use fairlead_topology::{Choice, CpuRequest, Score};
 pub use model::Model;
 pub use node::{Distrust, NodeView, PlacementView};
-pub use pod::{Owner, PodView, PodWish, pod_facts};
+pub use pod::{Owner, PodView, PodWish, WishRefusal};
 pub use pod_table::PodTable;
+pub use pools::{PoolView, Pools};
 pub use preempt::{Preemptor, Victims};
 pub use reservations::{annotation_of, from_wire, to_wire};
+pub use selector::{Selector, SelectorError};
 pub use snapshot::{LabelChange, NamespaceView, Snapshot};
+pub use table::{Named, Table};
 pub use tenant::TenantView;
 pub use topology::{TopologyError, description_of, machine_of};
 pub use wake::Awaited;
+pub use wish::{Mode, Ownership, Understood, WishFault, WishSource, Wished};

@@ -1,17 +1,24 @@
 //! One node: its machine, what is free on it, and whether it is trusted.
 use crate::fields::{CPU, MEMORY, add, offers, owning_node};
+use crate::observed::{Watched, distrust_of};
 use crate::pod::PodView;
+use crate::pools::Pools;
 use crate::reservations::{carried_by, from_wire};
-use crate::topology::machine_of;
+use crate::shapes::{Shape, Shapes};
+use crate::table::Named;
+use fairlead_crds::node_placement::Reservation as WireReservation;
 use fairlead_crds::{NodePlacement, NodeTopology};
 use fairlead_fairshare::ResourceVector;
 use fairlead_placement::{Beside, Promise, Reason, Reservation, ReservationFault, Room};
 use fairlead_topology::{CpuMask, FreeSummary, Machine};
 use k8s_openapi::api::core::v1::Node;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A Node as far as anything is decided by it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(crate) struct NodeFacts {
     pub(crate) uid: String,
     pub(crate) ready: bool,
@@ -47,37 +54,56 @@ fn whole_cpus(milli: u64) -> u32 {
 }
 
 /// A NodeTopology, checked once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct TopologyFacts {
-    owner: Option<String>,
-    machine: Result<Arc<Machine>, String>,
+    pub(crate) owner: Option<String>,
+    pub(crate) shape: Arc<Shape>,
 }
 
 impl TopologyFacts {
-    pub(crate) fn of(topology: &NodeTopology) -> Self {
-        Self {
-            owner: owning_node(&topology.metadata).map(str::to_owned),
-            machine: machine_of(&topology.spec).map(Arc::new).map_err(|error| error.to_string()),
-        }
+    pub(crate) fn of(topology: &NodeTopology, shapes: &mut Shapes) -> Self {
+        Self { owner: owning_node(&topology.metadata).map(str::to_owned), shape: shapes.of(&topology.spec) }
     }
 }
+
+impl PartialEq for TopologyFacts {
+    fn eq(&self, other: &Self) -> bool {
+        self.owner == other.owner && (Arc::ptr_eq(&self.shape, &other.shape) || self.shape.spec == other.shape.spec)
+    }
+}
+
+impl Eq for TopologyFacts {}
 
 /// A NodePlacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PlacementEntry {
     pub(crate) uid: String,
     pub(crate) generation: i64,
-    owner: Option<String>,
-    pub(crate) reservations: Result<Vec<Reservation>, ReservationFault>,
+    pub(crate) owner: Option<String>,
+    pub(crate) reservations: Result<Vec<Reservation>, Unread>,
+    pub(crate) watched: Watched,
 }
+
+/// Reservations that cannot be read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Unread {
+    pub(crate) fault: ReservationFault,
+    /// As they are written.
+    pub(crate) written: Vec<WireReservation>,
+}
+
+impl Eq for Unread {}
 
 impl PlacementEntry {
     pub(crate) fn of(placement: &NodePlacement) -> Self {
+        let read: Result<_, _> = placement.spec.reservations.iter().map(from_wire).collect();
+        let unread = |fault| Unread { fault, written: placement.spec.reservations.clone() };
         Self {
             uid: placement.metadata.uid.clone().unwrap_or_default(),
             generation: placement.metadata.generation.unwrap_or(0),
             owner: owning_node(&placement.metadata).map(str::to_owned),
-            reservations: placement.spec.reservations.iter().map(from_wire).collect(),
+            reservations: read.map_err(unread),
+            watched: Watched::of(placement),
         }
     }
 
@@ -151,17 +177,30 @@ pub struct NodeView {
     pub beside: Beside,
     /// UIDs of live pods here whose placement annotation cannot be read: only a reservation tells what they run on.
     pub(crate) unreadable: Vec<String>,
+    /// CPUs of their own that the pods of each WorkerPool hold here: namespace, pool, CPUs.
+    pub(crate) neighbours: Vec<(String, String, CpuMask)>,
+    /// What all of this was made from, for the dump.
+    pub(crate) facts: Arc<NodeFacts>,
+    pub(crate) topology: Option<Arc<TopologyFacts>>,
+    pub(crate) entry: Option<Arc<PlacementEntry>>,
+}
+
+impl Named for NodeView {
+    fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// All that a view is made from.
 pub(crate) struct Parts<'a> {
     pub(crate) name: &'a str,
-    pub(crate) node: &'a NodeFacts,
-    pub(crate) topology: Option<&'a TopologyFacts>,
-    pub(crate) placement: Option<&'a PlacementEntry>,
+    pub(crate) node: &'a Arc<NodeFacts>,
+    pub(crate) topology: Option<&'a Arc<TopologyFacts>>,
+    pub(crate) placement: Option<&'a Arc<PlacementEntry>>,
     pub(crate) promises: Vec<Promise>,
     /// The pods bound here, and whether they belong to a tenant.
     pub(crate) pods: Vec<(&'a PodView, bool)>,
+    pub(crate) pools: &'a Pools,
 }
 
 impl Parts<'_> {
@@ -175,7 +214,7 @@ impl Parts<'_> {
         if *owner != self.node.uid {
             return Err(missing("the NodeTopology is of a former node of that name"));
         }
-        let machine = topology.machine.clone().map_err(rejected)?;
+        let machine = topology.shape.machine.clone().map_err(rejected)?;
         let (cpus, capacity) = (machine.cpus().len(), self.node.capacity_milli);
         if u64::from(cpus) * 1000 > capacity {
             return Err(rejected(format!(
@@ -195,7 +234,7 @@ impl Parts<'_> {
             Some(_) => return Err(missing("the NodePlacement is of a former node of that name")),
             None => return Err(missing("metadata.ownerReferences: the NodePlacement is not owned by one Node")),
         }
-        placement.reservations.as_deref().map_err(distrust)
+        placement.reservations.as_deref().map_err(|unread| distrust(&unread.fault))
     }
 
     /// Memory of the machine that the node does not offer.
@@ -223,10 +262,31 @@ impl Parts<'_> {
         (carried, unreadable)
     }
 
+    /// What pods of WorkerPools hold: by reservation, by annotation, or by a promise.
+    fn neighbours(&self, beside: &Beside) -> Vec<(String, String, CpuMask)> {
+        let mut all: BTreeMap<(&str, &str), CpuMask> = BTreeMap::new();
+        let listed = self.listed();
+        for held in listed.iter().chain(beside.unlisted(listed, "")) {
+            // A pod that is promised something and not bound yet counts once it is bound.
+            let Some((pod, _)) = self.pods.iter().find(|(pod, _)| pod.id.uid == held.pod.uid) else { continue };
+            if let Some(pool) = self.pools.of_pod(&pod.id.namespace, &pod.labels) {
+                all.entry((&pod.id.namespace, &pool.name)).or_default().union_with(&held.cpus);
+            }
+        }
+        all.into_iter().map(|((namespace, pool), cpus)| (namespace.to_owned(), pool.to_owned(), cpus)).collect()
+    }
+
     fn room(&self, beside: &Beside) -> Result<(Arc<Machine>, Room), Distrust> {
         let machine = self.machine()?;
-        let room = Room::of(&machine, self.reservations()?, beside, "", 0).map_err(|fault| distrust(&fault))?;
-        Ok((machine, room))
+        let reservations = self.reservations()?;
+        let room = Room::of(&machine, reservations, beside, "", 0).map_err(|fault| distrust(&fault))?;
+        if let Some(topology) = self.topology.filter(|topology| !topology.shape.is_owned()) {
+            return Err(Distrust { reason: Reason::NodeNotOwned, detail: topology.shape.pinning_text() });
+        }
+        match self.placement.and_then(|entry| distrust_of(entry.generation, &entry.watched, reservations, beside)) {
+            Some(drifted) => Err(drifted),
+            None => Ok((machine, room)),
+        }
     }
 }
 
@@ -274,6 +334,7 @@ impl NodeView {
             }
             Err(distrust) => (CpuMask::new(), Vec::new(), None, Some(distrust)),
         };
+        let neighbours = parts.neighbours(&beside);
         let bound = |uid: &str| parts.pods.iter().any(|(pod, _)| pod.id.uid == uid);
         let promised = beside.promises.iter().map(|promise| &promise.pod_uid);
         let loose = listed.iter().map(|held| &held.pod.uid).chain(promised).filter(|uid| !bound(uid));
@@ -304,6 +365,10 @@ impl NodeView {
             summary,
             unreadable: unreadable.into_iter().map(|(uid, _)| uid).collect(),
             beside,
+            neighbours,
+            facts: Arc::clone(parts.node),
+            topology: parts.topology.cloned(),
+            entry: parts.placement.cloned(),
         }
     }
 

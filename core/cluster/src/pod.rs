@@ -1,17 +1,22 @@
 //! A pod as far as anything is decided by it.
 use crate::fields::created_ms;
+use crate::pools::{PoolView, Pools};
 use crate::request::{effective, exclusive, shared_milli};
+use crate::wish::{Ownership, Understood};
 use fairlead_crds::keys;
 use fairlead_fairshare::{PendingPod, ResourceVector};
-use fairlead_placement::{PodFacts, PodRef};
+use fairlead_placement::{PodFacts, PodRef, Reason};
 use fairlead_topology::CpuRequest;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec};
 
 /// What every text of [`fairlead_placement::Reason`] begins with.
 const REASON_PREFIX: &str = "fairlead: ";
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The controller of a pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     /// For example `ReplicaSet`.
     pub kind: String,
@@ -56,9 +61,13 @@ pub struct PodView {
     pub repels: bool,
     /// A scheduler refused it for a reason of ours: its condition PodScheduled is False with one of our texts.
     pub refused: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations `topology.fairlead.dev/…`, keys without that prefix.
+    pub wishes: BTreeMap<String, String>,
     /// Effective request, `pods` 1 included.
     pub request: ResourceVector,
-    /// The exclusive CPUs it asks for.
+    /// The exclusive CPUs that it could get by its request alone, whatever it or its pool wishes.
     pub exclusive: Option<CpuRequest>,
 }
 
@@ -95,24 +104,11 @@ impl PodView {
             ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             repels: spec.is_some_and(requires_distance),
             refused: conditions.iter().any(refused_by_us),
+            labels: meta.labels.clone().unwrap_or_default(),
+            wishes: wishes(meta),
             request: effective(pod),
             exclusive: exclusive(pod),
         })
-    }
-
-    /// What the bind and reap steps want to know.
-    #[must_use]
-    pub fn facts(&self) -> PodFacts {
-        PodFacts {
-            uid: self.id.uid.clone(),
-            resource_version: self.resource_version.clone(),
-            node: self.node.clone(),
-            deleting: self.deleting,
-            gated: self.quota_gated || self.otherwise_gated,
-            terminal: self.terminal,
-            exclusive: self.exclusive.clone(),
-            shared_milli: self.shared_milli(true),
-        }
     }
 
     /// The pod behind the gate, as the order of release wants it.
@@ -144,13 +140,25 @@ fn refused_by_us(condition: &PodCondition) -> bool {
     condition.type_ == "PodScheduled" && condition.status == "False" && told
 }
 
-/// What the bind and reap steps want to know of a live pod; `None` if it has no UID.
-#[must_use]
-pub fn pod_facts(pod: &Pod) -> Option<PodFacts> {
-    PodView::of(pod).map(|view| view.facts())
+/// The annotations that state a wish, keys without their prefix.
+fn wishes(meta: &ObjectMeta) -> BTreeMap<String, String> {
+    let annotations = meta.annotations.iter().flatten();
+    let field = |(key, value): (&String, &String)| {
+        Some((key.strip_prefix(keys::WISH_ANNOTATION_PREFIX)?.to_owned(), value.clone()))
+    };
+    annotations.filter_map(field).collect()
 }
 
-/// What a pod to be placed asks for: taken from the scheduler's request alone.
+/// Why a pod gets no node because of what it wishes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WishRefusal {
+    /// The reason from the closed list.
+    pub reason: Reason,
+    /// What exactly, and what to write instead.
+    pub detail: String,
+}
+
+/// What a pod to be placed asks for, its wishes and those of its pool understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodWish {
     /// Namespace, name, UID. The UID is empty for a pod that was never created (simulation).
@@ -161,48 +169,111 @@ pub struct PodWish {
     pub gated: bool,
     /// The operator released it: it has the annotation, which nobody else may write.
     pub released: bool,
-    /// The exclusive CPUs it asks for.
+    /// The exclusive CPUs it asks for and does not renounce.
     pub exclusive: Option<CpuRequest>,
     /// Effective request, `pods` 1 included.
     pub request: ResourceVector,
     /// Milli-CPU it takes from the shared pool of its node.
     pub shared_milli: u64,
+    /// What it wishes, and who says so.
+    pub wish: Understood,
+    /// Why nothing can be done for it whatever the node.
+    pub refusal: Option<WishRefusal>,
 }
 
 impl PodWish {
-    /// Reads a pod.
+    /// A pod by itself: as if it belonged to no WorkerPool. [`crate::Snapshot::wish_of`] knows the pools.
     #[must_use]
     pub fn of(pod: &Pod) -> Self {
+        Self::in_pools(pod, &Pools::default())
+    }
+
+    pub(crate) fn in_pools(pod: &Pod, pools: &Pools) -> Self {
         let meta = &pod.metadata;
         let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default();
         let annotations = meta.annotations.as_ref();
-        let (request, exclusive) = (effective(pod), exclusive(pod));
-        Self {
+        let namespace = meta.namespace.clone().unwrap_or_default();
+        let pool = meta.labels.as_ref().and_then(|labels| pools.of_pod(&namespace, labels));
+        let request = effective(pod);
+        let plain = Self {
             id: PodRef {
-                namespace: meta.namespace.clone().unwrap_or_default(),
+                namespace,
                 name: meta.name.clone().unwrap_or_default(),
                 uid: meta.uid.clone().unwrap_or_default(),
             },
             created_ms: created_ms(meta),
             gated: !gates.is_empty(),
             released: annotations.is_some_and(|all| all.contains_key(keys::RELEASED_ANNOTATION)),
-            shared_milli: shared_milli(&request, exclusive.as_ref()),
-            exclusive,
+            shared_milli: 0,
+            exclusive: exclusive(pod),
             request,
-        }
+            wish: Understood::default(),
+            refusal: None,
+        };
+        plain.wishing(&wishes(meta), pool.map(|pool| &**pool))
     }
-}
 
-impl From<&PodView> for PodWish {
-    fn from(view: &PodView) -> Self {
-        Self {
+    /// The same of a pod that the watch shows.
+    pub(crate) fn of_view(view: &PodView, pools: &Pools) -> Self {
+        let plain = Self {
             id: view.id.clone(),
             created_ms: view.created_ms,
             gated: view.quota_gated || view.otherwise_gated,
             released: view.released.is_some(),
-            shared_milli: view.shared_milli(true),
+            shared_milli: 0,
             exclusive: view.exclusive.clone(),
             request: view.request.clone(),
+            wish: Understood::default(),
+            refusal: None,
+        };
+        plain.wishing(&view.wishes, pools.of_pod(&view.id.namespace, &view.labels).map(|pool| &**pool))
+    }
+
+    fn wishing(mut self, annotations: &BTreeMap<String, String>, pool: Option<&PoolView>) -> Self {
+        match Understood::of(annotations, pool) {
+            Ok(wish) => self.wish = wish,
+            Err(fault) => {
+                self.refusal = Some(WishRefusal { reason: Reason::WishInvalid, detail: fault.to_string() });
+            }
+        }
+        if self.wish.cpus.value == Ownership::Shared {
+            self.exclusive = None;
+        }
+        if self.wish.needs_own_cpus() && self.exclusive.is_none() {
+            self.refusal = Some(WishRefusal { reason: Reason::WishImpossible, detail: self.why_impossible() });
+        }
+        if let Some(wanted) = &mut self.exclusive {
+            wanted.wish = self.wish.choice();
+        }
+        self.shared_milli = shared_milli(&self.request, self.exclusive.as_ref());
+        self
+    }
+
+    fn why_impossible(&self) -> String {
+        let (field, source) = match self.wish.cpus.value {
+            Ownership::Exclusive => ("cpus: Exclusive", self.wish.cpus.source),
+            _ => ("class: Isolated", self.wish.class.source),
+        };
+        format!(
+            "{field} ({source:?}) needs a Guaranteed pod (requests equal to limits for cpu and memory in every container, \
+             none for the pod as a whole) with a container that asks for whole CPUs"
+        )
+    }
+}
+
+impl PodView {
+    /// What the bind and reap steps want to know, with the wish of the pod's pool.
+    pub(crate) fn facts(&self, pools: &Pools) -> PodFacts {
+        let wish = PodWish::of_view(self, pools);
+        PodFacts {
+            uid: self.id.uid.clone(),
+            resource_version: self.resource_version.clone(),
+            node: self.node.clone(),
+            deleting: self.deleting,
+            gated: wish.gated,
+            terminal: self.terminal,
+            exclusive: wish.exclusive,
+            shared_milli: wish.shared_milli,
         }
     }
 }

@@ -1,13 +1,18 @@
 //! The cluster at one moment; never changes, shared by everybody who decides.
-use crate::fields::{add, take};
+use crate::fields::add;
 use crate::node::{NodeView, PlacementEntry, PlacementView, holds};
+use crate::pod::{PodView, PodWish};
 use crate::pod_table::PodTable;
-use crate::tenant::TenantView;
+use crate::pools::Pools;
+use crate::sums::Sums;
+use crate::table::Table;
+use crate::tenant::{QuotaFacts, TenantView};
 use fairlead_crds::NodePlacement;
 use fairlead_fairshare::ResourceVector;
 use fairlead_placement::reap::{Candidate, Seen, candidates};
-use fairlead_placement::{PlacementFacts, PlacementRead, Reason, Reservation};
+use fairlead_placement::{PlacementFacts, PlacementRead, PodFacts, Reason, Reservation};
 use foldhash::fast::FixedState;
+use k8s_openapi::api::core::v1::Pod;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -21,14 +26,20 @@ pub struct Snapshot {
     pub synced: bool,
     /// Grows with every snapshot that differs from the one before.
     pub generation: u64,
-    /// Sorted by name; a node's index in here is its dense index.
-    pub nodes: Vec<Arc<NodeView>>,
+    /// By name; a node's place in here is its dense index.
+    pub nodes: Table<NodeView>,
     /// By name.
-    pub tenants: BTreeMap<String, Arc<TenantView>>,
+    pub tenants: Table<TenantView>,
     /// Namespaces that exist, by name.
     pub namespaces: Arc<BTreeMap<String, NamespaceView>>,
+    /// WorkerPools.
+    pub pools: Arc<Pools>,
     /// All pods by UID.
     pub pods: PodTable,
+    pub(crate) sums: Sums,
+    pub(crate) own_namespace: Arc<str>,
+    /// What the tenants are made from, for the dump.
+    pub(crate) quotas: Arc<BTreeMap<String, Arc<QuotaFacts>>>,
     pub(crate) index: Arc<NameIndex>,
     pub(crate) owners: Arc<BTreeMap<String, String>>,
 }
@@ -58,6 +69,8 @@ impl PartialEq for Snapshot {
             && self.nodes == other.nodes
             && self.tenants == other.tenants
             && self.namespaces == other.namespaces
+            && self.pools == other.pools
+            && self.sums == other.sums
             && self.owners == other.owners
             && self.pods == other.pods
     }
@@ -73,7 +86,7 @@ impl Snapshot {
     /// A node by its dense index.
     #[must_use]
     pub fn node(&self, index: u32) -> Option<&Arc<NodeView>> {
-        self.nodes.get(index as usize)
+        self.nodes.at(index as usize)
     }
 
     /// A node by name.
@@ -97,30 +110,50 @@ impl Snapshot {
     /// What is shared among the tenants: allocatable of the Ready, schedulable nodes minus what unmanaged pods use there.
     #[must_use]
     pub fn total(&self) -> ResourceVector {
-        self.sum_of_nodes(|node| &node.unmanaged)
+        self.sums.total()
     }
 
     /// What no pod uses: allocatable of the Ready, schedulable nodes minus the requests of the pods bound there.
     #[must_use]
     pub fn free(&self) -> ResourceVector {
-        self.sum_of_nodes(|node| &node.requested)
+        self.sums.free()
     }
 
-    fn sum_of_nodes(&self, less: impl Fn(&NodeView) -> &ResourceVector) -> ResourceVector {
-        let mut sum = ResourceVector::new();
-        for node in self.nodes.iter().filter(|node| node.ready && !node.unschedulable) {
-            let mut left = node.allocatable.clone();
-            take(&mut left, less(node));
-            add(&mut sum, &left);
-        }
-        sum
+    /// How many reservations the watch shows on all nodes.
+    #[must_use]
+    pub fn reservations(&self) -> usize {
+        self.sums.reservations
+    }
+
+    /// What a pod asks for, with the wish of its WorkerPool.
+    #[must_use]
+    pub fn wish_of(&self, pod: &Pod) -> PodWish {
+        PodWish::in_pools(pod, &self.pools)
+    }
+
+    /// The same of a pod that the watch shows.
+    #[must_use]
+    pub fn wish_of_view(&self, pod: &PodView) -> PodWish {
+        PodWish::of_view(pod, &self.pools)
+    }
+
+    /// What the bind and reap steps want to know of a pod that the watch shows.
+    #[must_use]
+    pub fn facts_of_view(&self, pod: &PodView) -> PodFacts {
+        pod.facts(&self.pools)
+    }
+
+    /// The same of a live pod; `None` if it has no UID.
+    #[must_use]
+    pub fn facts_of(&self, pod: &Pod) -> Option<PodFacts> {
+        PodView::of(pod).map(|view| view.facts(&self.pools))
     }
 
     /// Requests of the released pods of all tenants that are not bound yet.
     #[must_use]
     pub fn unbound(&self) -> ResourceVector {
         let mut sum = ResourceVector::new();
-        for tenant in self.tenants.values() {
+        for tenant in self.tenants.iter() {
             add(&mut sum, &tenant.unbound);
         }
         sum
@@ -171,7 +204,7 @@ impl Snapshot {
             return Vec::new();
         }
         let mut found = Vec::new();
-        for node in &self.nodes {
+        for node in self.nodes.iter() {
             let seen = |uid: &str| match self.pods.get(uid) {
                 Some(pod) if pod.terminal => Seen::NotHere,
                 Some(pod) => match &pod.node {
@@ -195,11 +228,17 @@ fn facts(view: &NodeView, placement: PlacementView) -> PlacementRead {
     let why = || view.distrust.as_ref().map_or(Reason::NoTopology, |distrust| distrust.reason);
     // By this list, which may be another than the one that the view is made from.
     let unknown = view.unreadable.iter().any(|uid| !holds(&placement.reservations, uid));
+    let no_promises = [Reason::NodeNotOwned, Reason::NodeDrifted];
+    let barred = view.distrust.as_ref().map(|distrust| distrust.reason).filter(|reason| no_promises.contains(reason));
     PlacementRead::Found(PlacementFacts {
         uid: placement.uid,
         generation: placement.generation,
         reservations: placement.reservations,
-        machine: if unknown { Err(Reason::NodeDistrusted) } else { view.machine.clone().ok_or_else(why) },
+        machine: match barred {
+            _ if unknown => Err(Reason::NodeDistrusted),
+            Some(reason) => Err(reason),
+            None => view.machine.clone().ok_or_else(why),
+        },
         beside: view.beside.clone(),
     })
 }

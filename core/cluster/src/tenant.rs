@@ -2,6 +2,7 @@
 use crate::claims::{Claims, Conflict};
 use crate::fields::{add, created_ms};
 use crate::pod::PodView;
+use crate::table::Named;
 use fairlead_crds::{TenantQuota, TenantQuotaSpec};
 use fairlead_fairshare::{PODS, PendingPod, ResourceVector, TenantInput};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ pub(crate) struct QuotaFacts {
     pub(crate) created_ms: u64,
     pub(crate) spec: TenantQuotaSpec,
 }
+
+impl Eq for QuotaFacts {}
 
 impl QuotaFacts {
     pub(crate) fn of(quota: &TenantQuota) -> Self {
@@ -85,6 +88,12 @@ pub struct TenantView {
     pub oldest_waiting_ms: Option<u64>,
     /// What of the TenantQuota cannot be read, naming the field: nothing may be released until it is repaired.
     pub error: Option<String>,
+}
+
+impl Named for TenantView {
+    fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl TenantView {

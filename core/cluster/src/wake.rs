@@ -29,7 +29,7 @@ impl Snapshot {
     #[must_use]
     pub fn awaited(&self, before: &Self, pods_max: usize) -> Vec<Awaited> {
         let changed: Vec<(u32, &Arc<NodeView>)> = (0u32..)
-            .zip(&self.nodes)
+            .zip(self.nodes.iter())
             .filter(|(_, node)| node.ready && !node.unschedulable)
             .filter(|(_, node)| before.node_named(&node.name).is_none_or(|old| !Arc::ptr_eq(old, node)))
             .collect();
@@ -44,7 +44,7 @@ impl Snapshot {
             if found.len() >= pods_max {
                 break;
             }
-            let wish = PodWish::from(pod.as_ref());
+            let wish = PodWish::of_view(pod, &self.pools);
             let opened = |(index, node): &&(u32, &Arc<NodeView>)| {
                 self.has_room(*index, node, &wish) && !before.had_room(&node.name, &wish)
             };
@@ -66,7 +66,7 @@ impl Snapshot {
     pub fn still_awaited(&self, pod_uid: &str, node: &str) -> Option<Awaited> {
         let pod = self.pods.get(pod_uid).filter(|pod| pod.refused && pod.waits_for_a_node())?;
         let index = self.index_of(node)?;
-        let room = self.has_room(index, self.node(index)?, &PodWish::from(pod.as_ref()));
+        let room = self.has_room(index, self.node(index)?, &PodWish::of_view(pod, &self.pools));
         room.then(|| Awaited {
             pod: pod.id.clone(),
             resource_version: pod.resource_version.clone(),

@@ -23,14 +23,14 @@ fn the_oldest_quota_gets_the_namespace_then_the_first_by_name() {
     let snapshot = model.snapshot();
     assert_eq!(snapshot.tenant_of_namespace("shop"), Some("old-a"));
     assert_eq!(snapshot.tenant_of_namespace("lab"), Some("young"));
-    let lost = |name: &str| snapshot.tenants[name].conflicts.clone();
+    let lost = |name: &str| snapshot.tenants.get(name).unwrap().conflicts.clone();
     let claimed = Conflict { namespace: "shop".into(), kind: ConflictKind::ClaimedBy("old-a".into()) };
     assert_eq!((lost("young"), lost("old-b"), lost("old-a")), (vec![claimed.clone()], vec![claimed], vec![]));
 
     model.apply(Event::Quotas(Change::Delete(quota("old-a", 1, &[], json!({})))));
     let snapshot = model.snapshot();
     assert_eq!(snapshot.tenant_of_namespace("shop"), Some("old-b"));
-    assert_eq!(snapshot.tenants["old-b"].namespaces, ["shop"]);
+    assert_eq!(snapshot.tenants.get("old-b").unwrap().namespaces, ["shop"]);
     assert!(!snapshot.tenants.contains_key("old-a"));
 }
 
@@ -43,7 +43,7 @@ fn namespaces_of_the_cluster_and_our_own_belong_to_nobody() {
     for name in all {
         assert_eq!(snapshot.tenant_of_namespace(name), None);
     }
-    let conflicts = &snapshot.tenants["greedy"].conflicts;
+    let conflicts = &snapshot.tenants.get("greedy").unwrap().conflicts;
     assert_eq!(conflicts.len(), 4);
     assert!(conflicts.iter().all(|conflict| conflict.kind == ConflictKind::Forbidden));
 }
@@ -64,7 +64,7 @@ fn labels_follow_the_quotas_and_decide_nothing() {
         tenant: tenant.map(str::to_owned),
     };
     assert_eq!(snapshot.label_changes(), [change("left", None), change("shop", Some("acme"))]);
-    assert!(snapshot.tenants["acme"].released.is_empty());
+    assert!(snapshot.tenants.get("acme").unwrap().released.is_empty());
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_pod_counts_from_the_gate_to_its_end() {
     leaving.metadata.deletion_timestamp = leaving.metadata.creation_timestamp.clone();
     model.apply(Event::Pods(Change::Apply(leaving)));
     let snapshot = model.snapshot();
-    let tenant = &snapshot.tenants["acme"];
+    let tenant = &snapshot.tenants.get("acme").unwrap();
     let names = |pods: &[std::sync::Arc<fairlead_cluster::PodView>]| -> Vec<String> {
         pods.iter().map(|pod| pod.id.name.clone()).collect()
     };
@@ -96,7 +96,7 @@ fn a_pod_counts_from_the_gate_to_its_end() {
     assert_eq!((input.used.clone(), input.pending.len()), (tenant.used.clone(), 2));
 
     model.apply(Event::Pods(Change::Delete(pod("runs", &Like::default()))));
-    assert_eq!(model.snapshot().tenants["acme"].used["pods"], 2);
+    assert_eq!(model.snapshot().tenants.get("acme").unwrap().used["pods"], 2);
 }
 
 #[test]
@@ -108,13 +108,16 @@ fn limits_that_cannot_be_read_are_named() {
     add_quota(&mut model, "bad", 1, &["b"], json!({"resources": {"hard": {"cpu": "many", "memory": "1Gi"}}}));
     add_quota(&mut model, "weightless", 1, &["c"], json!({"weight": 0}));
     let snapshot = model.snapshot();
-    let good = &snapshot.tenants["good"];
+    let good = &snapshot.tenants.get("good").unwrap();
     assert_eq!((good.weight, good.error.as_ref()), (3, None));
     assert_eq!(good.hard, vector(&[("cpu", 1_500), ("memory", 1 << 30), ("pods", 5)]));
-    let bad = &snapshot.tenants["bad"];
+    let bad = &snapshot.tenants.get("bad").unwrap();
     assert!(bad.error.as_ref().unwrap().starts_with("spec.resources.hard[cpu]: "), "{:?}", bad.error);
     assert_eq!(bad.hard, vector(&[("memory", 1 << 30)]));
-    assert_eq!(snapshot.tenants["weightless"].error.as_deref(), Some("spec.weight: 0 is too small; the least is 1"));
+    assert_eq!(
+        snapshot.tenants.get("weightless").unwrap().error.as_deref(),
+        Some("spec.weight: 0 is too small; the least is 1")
+    );
 }
 
 #[test]

@@ -18,6 +18,10 @@ pub enum Reason {
     NoPlacementObject,
     /// Its reservations overlap or name CPUs or memory the machine does not have.
     NodeDistrusted,
+    /// Its agent observed something else than what was promised.
+    NodeDrifted,
+    /// Its agent does not pin: the kubelet or somebody else does, or nobody.
+    NodeNotOwned,
     /// The machine is too small even when empty.
     MachineTooSmall,
     /// Too few whole cores are free.
@@ -26,6 +30,10 @@ pub enum Reason {
     NotEnoughNumaMemory,
     /// The shared pool would become too small for the pods in it.
     SharedPoolTooSmall,
+    /// An annotation of the pod states a wish that there is not.
+    WishInvalid,
+    /// The pod wishes CPUs of its own that a pod of its kind cannot have.
+    WishImpossible,
     /// The pod has a scheduling gate.
     PodGated,
     /// The pod came past the gate and its tenant is at a hard limit.
@@ -34,17 +42,21 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in a fixed order; for metrics and documentation.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 16] = [
         Self::NotSynced,
         Self::NodeUnknown,
         Self::NoTopology,
         Self::TopologyRejected,
         Self::NoPlacementObject,
         Self::NodeDistrusted,
+        Self::NodeDrifted,
+        Self::NodeNotOwned,
         Self::MachineTooSmall,
         Self::NotEnoughExclusiveCpus,
         Self::NotEnoughNumaMemory,
         Self::SharedPoolTooSmall,
+        Self::WishInvalid,
+        Self::WishImpossible,
         Self::PodGated,
         Self::TenantOverHardLimit,
     ];
@@ -59,10 +71,14 @@ impl Reason {
             Self::TopologyRejected => "fairlead: NodeTopology is not accepted",
             Self::NoPlacementObject => "fairlead: node has no NodePlacement",
             Self::NodeDistrusted => "fairlead: reservations of the node contradict its machine",
+            Self::NodeDrifted => "fairlead: pods of the node do not run on what they were promised",
+            Self::NodeNotOwned => "fairlead: CPUs of the node are pinned by somebody else, or by nobody",
             Self::MachineTooSmall => "fairlead: machine has fewer whole cores than requested",
             Self::NotEnoughExclusiveCpus => "fairlead: not enough free whole cores",
             Self::NotEnoughNumaMemory => "fairlead: not enough free memory on the NUMA nodes",
             Self::SharedPoolTooSmall => "fairlead: shared CPU pool would be too small",
+            Self::WishInvalid => "fairlead: an annotation topology.fairlead.dev/ of the pod cannot be read",
+            Self::WishImpossible => "fairlead: pod wishes CPUs of its own and is not Guaranteed with whole CPUs",
             Self::PodGated => "fairlead: pod has a scheduling gate",
             Self::TenantOverHardLimit => "fairlead: tenant is at its hard limit and the pod was not released",
         }
@@ -78,10 +94,14 @@ impl Reason {
             Self::TopologyRejected => "TopologyRejected",
             Self::NoPlacementObject => "NoPlacementObject",
             Self::NodeDistrusted => "NodeDistrusted",
+            Self::NodeDrifted => "NodeDrifted",
+            Self::NodeNotOwned => "NodeNotOwned",
             Self::MachineTooSmall => "MachineTooSmall",
             Self::NotEnoughExclusiveCpus => "NotEnoughExclusiveCpus",
             Self::NotEnoughNumaMemory => "NotEnoughNumaMemory",
             Self::SharedPoolTooSmall => "SharedPoolTooSmall",
+            Self::WishInvalid => "WishInvalid",
+            Self::WishImpossible => "WishImpossible",
             Self::PodGated => "PodGated",
             Self::TenantOverHardLimit => "TenantOverHardLimit",
         }

@@ -58,11 +58,15 @@ fn bench_choose(criterion: &mut Criterion) {
         let free = NodeFree { cpus: &free, memory_free_bytes: &memory, huge_pages: &[], shared_reserve: 4 };
         for cpus in [4, 30, 200] {
             criterion.bench_function(&format!("choose {cpus} of 512 CPUs, {name}"), |bencher| {
-                bencher.iter(|| choose(black_box(&machine), black_box(&free), black_box(&request(cpus)), &Surroundings::default()));
+                bencher.iter(|| {
+                    choose(black_box(&machine), black_box(&free), black_box(&request(cpus)), &Surroundings::default())
+                });
             });
         }
         criterion.bench_function(&format!("evaluate 4 of 512 CPUs without summary, {name}"), |bencher| {
-            bencher.iter(|| evaluate(black_box(&machine), black_box(&free), black_box(&request(4)), &Surroundings::default()));
+            bencher.iter(|| {
+                evaluate(black_box(&machine), black_box(&free), black_box(&request(4)), &Surroundings::default())
+            });
         });
     }
 }
@@ -73,7 +77,10 @@ fn bench_evaluate(criterion: &mut Criterion) {
         let summaries: Vec<FreeSummary> = (0..5_000)
             .map(|node| {
                 let free = fragmented(&machine, 2 + node % 5);
-                FreeSummary::new(&machine, &NodeFree { cpus: &free, memory_free_bytes: &memory, huge_pages: &[], shared_reserve: 2 })
+                FreeSummary::new(
+                    &machine,
+                    &NodeFree { cpus: &free, memory_free_bytes: &memory, huge_pages: &[], shared_reserve: 2 },
+                )
             })
             .collect();
         for cpus in [4, 12, 40] {

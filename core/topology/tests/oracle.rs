@@ -311,7 +311,9 @@ fn caches_break_a_tie_of_nodes() {
         memory_bytes: 0,
         ..CpuRequest::default()
     };
-    assert!(matches!(choose(&machine, &node, &request, &Surroundings::default()), Verdict::Fits(choice) if choice.cpus.to_string() == "4-6"));
+    assert!(
+        matches!(choose(&machine, &node, &request, &Surroundings::default()), Verdict::Fits(choice) if choice.cpus.to_string() == "4-6")
+    );
 }
 
 #[test]

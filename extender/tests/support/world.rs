@@ -77,6 +77,7 @@ pub fn topology(name: &str, shape: Shape) -> Value {
         "metadata": { "name": name, "ownerReferences": owner(name) },
         "spec": {
             "source": "Synthetic",
+            "pinning": { "mode": "Own", "reason": "Test" },
             "packages": shape.groups(shape.packages),
             "numaNodes": with(shape.groups(numa), "memoryBytes", (256 << 30) / u64::from(numa)),
             "l3Caches": with(shape.groups(numa * shape.l3), "sizeBytes", 32 << 20),
@@ -135,6 +136,7 @@ pub struct World {
     pub placements: Vec<Value>,
     pub pods: Vec<Value>,
     pub quotas: Vec<Value>,
+    pub pools: Vec<Value>,
 }
 
 impl World {
@@ -174,6 +176,7 @@ impl World {
         model.apply(Event::Pods(all(self.pods)));
         model.apply(Event::Quotas(all(self.quotas)));
         model.apply(Event::Namespaces(Change::Reset(Vec::new())));
+        model.apply(Event::Pools(all(self.pools)));
         model
     }
 }

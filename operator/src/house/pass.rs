@@ -83,7 +83,8 @@ impl House {
     fn staff(&mut self, snapshot: &Snapshot, synced: bool) {
         let mut claims = BTreeMap::new();
         let mut anew = Vec::new();
-        for (name, tenant) in &snapshot.tenants {
+        for tenant in snapshot.tenants.iter() {
+            let name = &tenant.name;
             claims.extend(tenant.namespaces.iter().map(|namespace| (namespace.clone(), name.clone())));
             let quota = self.objects.quotas.get(name).and_then(|quota| quota.metadata.uid.clone());
             let owner = LedgerOwner { name: name.clone(), uid: quota.unwrap_or_default() };
@@ -93,7 +94,7 @@ impl House {
             }
         }
         let gone: Vec<String> =
-            self.desks.keys().filter(|name| !snapshot.tenants.contains_key(*name)).cloned().collect();
+            self.desks.keys().filter(|name| !snapshot.tenants.contains_key(name)).cloned().collect();
         for name in gone {
             self.dismiss(&name);
         }

@@ -167,7 +167,8 @@ pub fn of(snapshot: &Snapshot, desks: &mut BTreeMap<String, Desk>, at: Known<'_>
     let (mut tenants, mut facts) = (Vec::new(), BTreeMap::new());
     let mut room = Room::new(at.lanes);
     let held = held_namespaces(desks);
-    for (name, tenant) in &snapshot.tenants {
+    for tenant in snapshot.tenants.iter() {
+        let name = &tenant.name;
         let counted = count(desks.get_mut(name), tenant, at.book);
         add(&mut unbound, &counted.unbound);
         let desk = desks.get(name);
@@ -211,8 +212,9 @@ pub fn stalled(snapshot: &Snapshot, facts: &BTreeMap<String, TenantFacts>, book:
     let tenants = snapshot
         .tenants
         .iter()
-        .filter(|(name, tenant)| tenant.error.is_none() && facts.get(*name).is_some_and(|facts| !facts.ready));
-    let pods = tenants.flat_map(|(name, tenant)| {
+        .filter(|tenant| tenant.error.is_none() && facts.get(&tenant.name).is_some_and(|facts| !facts.ready));
+    let pods = tenants.flat_map(|tenant| {
+        let name = &tenant.name;
         let gated = book.of(&tenant.namespaces).filter(|note| note.view.standing == Standing::Gated);
         gated.map(|note| Waiting {
             tenant: name.clone(),

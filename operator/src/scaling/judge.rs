@@ -72,6 +72,9 @@ pub fn rival(
     })
 }
 
+/// Longest `status.selector` by its schema.
+const SELECTOR_LENGTH_MAX: usize = 4096;
+
 /// Why replicas are not driven.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -121,6 +124,8 @@ pub struct Findings<'a> {
     pub ordered: u32,
     /// Ready pods.
     pub ready: u32,
+    /// Label selector of the target's pods; none before the target was read.
+    pub selector: Option<&'a str>,
 }
 
 /// The three conditions.
@@ -198,7 +203,8 @@ pub fn status(
         ordered_replicas: int(findings.ordered),
         ready_replicas: int(findings.ready),
         quota_replicas: findings.quota.map(int),
-        selector: None,
+        // A text that the schema does not take would keep all the rest from being written.
+        selector: findings.selector.filter(|text| text.len() <= SELECTOR_LENGTH_MAX).map(str::to_owned),
         backlog,
         conditions: merged(current, &conditions(findings), generation, &time_of(wall_ms)),
     }
@@ -242,6 +248,7 @@ impl Pace {
         };
         let urgent = known.ordered_replicas != wanted.ordered_replicas
             || known.observed_generation != wanted.observed_generation
+            || known.selector != wanted.selector
             || brief(&conditions) != brief(&wanted.conditions);
         if (WorkerPoolStatus { conditions, ..known.clone() }) == *wanted {
             return false;
@@ -314,11 +321,26 @@ mod tests {
             quota: Some(5),
             ordered: 5,
             ready: 4,
+            selector: Some("app=picker"),
         }
     }
 
     fn brief(findings: &Findings<'_>) -> Vec<(Option<bool>, String)> {
         conditions(findings).into_iter().map(|c| (c.status, c.reason)).collect()
+    }
+
+    #[test]
+    fn the_selector_of_the_target_is_told_unless_the_schema_would_refuse_it() {
+        let decided = decision(None);
+        let mut found = findings(&decided);
+        let told = |found: &Findings<'_>| status(found, &[], Some(1), 0).selector;
+        assert_eq!(told(&found).as_deref(), Some("app=picker"));
+        let pace = Pace { last: Some((status(&found, &[], Some(1), 0), 0)), refused: None };
+        found.selector = Some("app=packer");
+        assert!(pace.is_due(None, &status(&found, &[], Some(1), 0), 1), "pods wait for their wishes");
+        let long = "a".repeat(SELECTOR_LENGTH_MAX + 1);
+        found.selector = Some(&long);
+        assert_eq!(told(&found), None);
     }
 
     #[test]

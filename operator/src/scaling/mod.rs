@@ -13,6 +13,5 @@ pub mod orders;
 pub mod pool;
 pub mod queue;
 pub mod report;
-pub mod selector;
 pub mod supervisor;
 pub mod target;

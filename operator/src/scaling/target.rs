@@ -1,12 +1,12 @@
 //! The workload of a pool: its replicas through the scale subresource, and what one of its pods asks for.
-use super::selector::{self, SelectorError};
+use fairlead_cluster::{Selector, SelectorError};
 use fairlead_crds::keys::manager;
 use fairlead_crds::worker_pool::ScaleTargetRef;
 use fairlead_fairshare::ResourceVector;
 use fairlead_runtime::{API_DEADLINE, ApiError, deadline};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::core::{ApiResource, GroupVersionKind, Selector};
+use kube::core::{ApiResource, GroupVersionKind};
 use kube::discovery::{Scope, pinned_kind};
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -22,6 +22,8 @@ pub struct ScaleView {
     pub replicas: u32,
     /// Which pods are its.
     pub selector: Option<Selector>,
+    /// The same as the API writes it.
+    pub selector_text: Option<String>,
 }
 
 /// Why a target cannot be worked with.
@@ -144,13 +146,11 @@ impl Targets {
         let scale = scale.map_err(|error| failed(&error, target))?;
         // 0 is left out of a Scale.
         let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
-        let text = scale.status.and_then(|status| status.selector).unwrap_or_default();
-        let selector = selector::parse(&text).map_err(|source| TargetError::Selector {
-            kind: target.kind.clone(),
-            name: target.name.clone(),
-            source,
-        })?;
-        Ok(ScaleView { uid: scale.metadata.uid, replicas: u32::try_from(replicas).unwrap_or(0), selector })
+        let selector_text = scale.status.and_then(|status| status.selector).filter(|text| !text.is_empty());
+        let selector = Selector::parse(selector_text.as_deref().unwrap_or_default())
+            .map_err(|source| TargetError::Selector { kind: target.kind.clone(), name: target.name.clone(), source })?;
+        let replicas = u32::try_from(replicas).unwrap_or(0);
+        Ok(ScaleView { uid: scale.metadata.uid, replicas, selector, selector_text })
     }
 
     /// What one pod of the target asks for; `None` where the target has no pod template in the usual place.

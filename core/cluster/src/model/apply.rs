@@ -3,9 +3,10 @@ use super::Model;
 use crate::event::{Change, Event};
 use crate::node::{NodeFacts, PlacementEntry, TopologyFacts};
 use crate::pod::PodView;
+use crate::pools::PoolView;
 use crate::snapshot::NamespaceView;
 use crate::tenant::QuotaFacts;
-use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota, keys};
+use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota, WorkerPool, keys};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,7 @@ impl Model {
             Event::Nodes(change) => self.apply_nodes(change),
             Event::Pods(change) => self.apply_pods(change),
             Event::Quotas(change) => self.apply_quotas(change),
+            Event::Pools(change) => self.apply_pools(change),
             Event::Topologies(change) => self.apply_topologies(change),
             Event::Placements(change) => self.apply_placements(change),
             Event::Written(placement) => self.apply_written(&placement),
@@ -34,14 +36,14 @@ impl Model {
                 for gone in absent(&self.nodes, all.iter().map(|node| &node.metadata)) {
                     self.set_node(&gone, None);
                 }
-                all.iter().for_each(|node| self.set_node(name_of(&node.metadata), Some(NodeFacts::of(node))));
+                all.iter().for_each(|node| self.set_node(name_of(&node.metadata), Some(Arc::new(NodeFacts::of(node)))));
             }
-            Change::Apply(node) => self.set_node(name_of(&node.metadata), Some(NodeFacts::of(&node))),
+            Change::Apply(node) => self.set_node(name_of(&node.metadata), Some(Arc::new(NodeFacts::of(&node)))),
             Change::Delete(node) => self.set_node(name_of(&node.metadata), None),
         }
     }
 
-    fn set_node(&mut self, name: &str, facts: Option<NodeFacts>) {
+    pub(crate) fn set_node(&mut self, name: &str, facts: Option<Arc<NodeFacts>>) {
         let existed = self.nodes.contains_key(name);
         self.dirty.node_names |= existed != facts.is_some();
         if put(&mut self.nodes, name, facts) {
@@ -57,16 +59,20 @@ impl Model {
                 for gone in absent(&self.topologies, all.iter().map(|topology| &topology.metadata)) {
                     self.set_topology(&gone, None);
                 }
-                all.iter().for_each(|t| self.set_topology(name_of(&t.metadata), Some(TopologyFacts::of(t))));
+                all.iter().for_each(|topology| self.see_topology(topology));
+                self.shapes.forget_unused();
             }
-            Change::Apply(topology) => {
-                self.set_topology(name_of(&topology.metadata), Some(TopologyFacts::of(&topology)));
-            }
+            Change::Apply(topology) => self.see_topology(&topology),
             Change::Delete(topology) => self.set_topology(name_of(&topology.metadata), None),
         }
     }
 
-    fn set_topology(&mut self, name: &str, facts: Option<TopologyFacts>) {
+    pub(crate) fn see_topology(&mut self, topology: &NodeTopology) {
+        let facts = Arc::new(TopologyFacts::of(topology, &mut self.shapes));
+        self.set_topology(name_of(&topology.metadata), Some(facts));
+    }
+
+    fn set_topology(&mut self, name: &str, facts: Option<Arc<TopologyFacts>>) {
         if put(&mut self.topologies, name, facts) {
             self.touch_node(name);
         }
@@ -80,10 +86,11 @@ impl Model {
                 for gone in absent(&self.placements, all.iter().map(|placement| &placement.metadata)) {
                     self.set_placement(&gone, None);
                 }
-                all.iter().for_each(|p| self.set_placement(name_of(&p.metadata), Some(PlacementEntry::of(p))));
+                all.iter()
+                    .for_each(|p| self.set_placement(name_of(&p.metadata), Some(Arc::new(PlacementEntry::of(p)))));
             }
             Change::Apply(placement) => {
-                self.set_placement(name_of(&placement.metadata), Some(PlacementEntry::of(&placement)));
+                self.set_placement(name_of(&placement.metadata), Some(Arc::new(PlacementEntry::of(&placement))));
             }
             Change::Delete(placement) => {
                 // The deletion of a former object may be heard after the creation of the one that took its name.
@@ -96,13 +103,13 @@ impl Model {
     }
 
     fn apply_written(&mut self, placement: &NodePlacement) {
-        let (name, written) = (name_of(&placement.metadata), PlacementEntry::of(placement));
+        let (name, written) = (name_of(&placement.metadata), Arc::new(PlacementEntry::of(placement)));
         if self.placements.get(name).is_some_and(|known| known.uid == written.uid) {
             self.set_placement(name, Some(written));
         }
     }
 
-    fn set_placement(&mut self, name: &str, entry: Option<PlacementEntry>) {
+    pub(crate) fn set_placement(&mut self, name: &str, entry: Option<Arc<PlacementEntry>>) {
         // A patch answers before the watch tells, so older states of the same object may follow newer ones.
         let newest =
             |known: &PlacementEntry, new: &PlacementEntry| known.uid != new.uid || known.generation <= new.generation;
@@ -125,16 +132,17 @@ impl Model {
                     self.set_quota(&gone, None);
                 }
                 for quota in &all {
-                    self.set_quota(name_of(&quota.metadata), Some(QuotaFacts::of(quota)));
+                    self.set_quota(name_of(&quota.metadata), Some(Arc::new(QuotaFacts::of(quota))));
                 }
             }
-            Change::Apply(quota) => self.set_quota(name_of(&quota.metadata), Some(QuotaFacts::of(&quota))),
+            Change::Apply(quota) => self.set_quota(name_of(&quota.metadata), Some(Arc::new(QuotaFacts::of(&quota)))),
             Change::Delete(quota) => self.set_quota(name_of(&quota.metadata), None),
         }
     }
 
-    fn set_quota(&mut self, name: &str, facts: Option<QuotaFacts>) {
-        if put(&mut self.quotas, name, facts) {
+    pub(crate) fn set_quota(&mut self, name: &str, facts: Option<Arc<QuotaFacts>>) {
+        if self.quotas.get(name) != facts.as_ref() {
+            put(Arc::make_mut(&mut self.quotas), name, facts);
             self.dirty.any = true;
             self.dirty.quotas = true;
             self.dirty.tenants.insert(name.to_owned());
@@ -156,11 +164,49 @@ impl Model {
         }
     }
 
-    fn set_namespace(&mut self, name: &str, view: Option<NamespaceView>) {
+    pub(crate) fn set_namespace(&mut self, name: &str, view: Option<NamespaceView>) {
         if self.namespaces.get(name) != view.as_ref() {
             put(Arc::make_mut(&mut self.namespaces), name, view);
             self.dirty.any = true;
         }
+    }
+
+    fn apply_pools(&mut self, change: Change<WorkerPool>) {
+        match change {
+            Change::Reset(all) => {
+                self.listed.pools = true;
+                self.dirty.any = true;
+                let key = |meta: &ObjectMeta| (meta.namespace.clone().unwrap_or_default(), name_of(meta).to_owned());
+                let listed: BTreeSet<(String, String)> = all.iter().map(|pool| key(&pool.metadata)).collect();
+                let known = self.pools.iter().map(|(namespace, pool)| (namespace.to_owned(), pool.name.clone()));
+                let gone: Vec<(String, String)> = known.filter(|key| !listed.contains(key)).collect();
+                gone.iter().for_each(|(namespace, name)| self.set_pool(namespace, name, None));
+                all.iter().for_each(|pool| self.see_pool(pool));
+            }
+            Change::Apply(pool) => self.see_pool(&pool),
+            Change::Delete(pool) => {
+                let namespace = pool.metadata.namespace.as_deref().unwrap_or_default();
+                self.set_pool(namespace, name_of(&pool.metadata), None);
+            }
+        }
+    }
+
+    fn see_pool(&mut self, pool: &WorkerPool) {
+        let namespace = pool.metadata.namespace.as_deref().unwrap_or_default();
+        self.set_pool(namespace, name_of(&pool.metadata), Some(PoolView::of(pool)));
+    }
+
+    pub(crate) fn set_pool(&mut self, namespace: &str, name: &str, pool: Option<PoolView>) {
+        // Status changes of a pool are many and mostly about its queue.
+        if self.pools.get(namespace, name) == pool.as_ref() {
+            return;
+        }
+        Arc::make_mut(&mut self.pools).set(namespace, name, pool);
+        self.dirty.any = true;
+        // Which pool the pods on a node belong to is a part of the node's view.
+        let pods = self.in_namespace.get(namespace).into_iter().flatten().filter_map(|uid| self.pods.get(uid));
+        let nodes: Vec<String> = pods.filter_map(|pod| pod.node.clone()).collect();
+        nodes.iter().for_each(|node| self.touch_node(node));
     }
 
     fn apply_pods(&mut self, change: Change<Pod>) {
@@ -187,7 +233,7 @@ impl Model {
         }
     }
 
-    fn set_pod(&mut self, pod: PodView) {
+    pub(crate) fn set_pod(&mut self, pod: PodView) {
         let uid = pod.id.uid.clone();
         let mut former = self.pods.get(&uid).cloned();
         if former.as_deref() == Some(&pod) {
@@ -233,7 +279,8 @@ impl Model {
 
 /// The part of a pod that its node's view is made from.
 fn weight_on_node(pod: &PodView) -> impl PartialEq + use<'_> {
-    (pod.node.as_ref(), pod.terminal, &pod.request, pod.exclusive.as_ref(), pod.placement.as_ref(), &pod.scheduler)
+    let asks = (&pod.request, pod.exclusive.as_ref());
+    (pod.node.as_ref(), pod.terminal, asks, pod.placement.as_ref(), &pod.scheduler, &pod.labels)
 }
 
 fn name_of(meta: &ObjectMeta) -> &str {

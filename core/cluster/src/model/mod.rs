@@ -4,7 +4,11 @@ mod apply;
 use crate::claims::{Claim, Claims};
 use crate::node::{NodeFacts, NodeView, Parts, PlacementEntry, TopologyFacts};
 use crate::pod_table::PodTable;
+use crate::pools::Pools;
+use crate::shapes::Shapes;
 use crate::snapshot::{NameIndex, NamespaceView, Snapshot};
+use crate::sums::Sums;
+use crate::table::Table;
 use crate::tenant::{QuotaFacts, TenantView};
 use fairlead_placement::Promise;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +17,13 @@ use std::sync::Arc;
 /// The cluster as the watches tell it. One owner; everybody else reads its snapshots.
 #[derive(Debug, Default)]
 pub struct Model {
-    own_namespace: String,
-    nodes: BTreeMap<String, NodeFacts>,
-    topologies: BTreeMap<String, TopologyFacts>,
-    placements: BTreeMap<String, PlacementEntry>,
-    quotas: BTreeMap<String, QuotaFacts>,
+    own_namespace: Arc<str>,
+    nodes: BTreeMap<String, Arc<NodeFacts>>,
+    topologies: BTreeMap<String, Arc<TopologyFacts>>,
+    placements: BTreeMap<String, Arc<PlacementEntry>>,
+    quotas: Arc<BTreeMap<String, Arc<QuotaFacts>>>,
+    pools: Arc<Pools>,
+    shapes: Shapes,
     namespaces: Arc<BTreeMap<String, NamespaceView>>,
     pods: PodTable,
     /// UIDs of the bound pods by node name.
@@ -31,6 +37,7 @@ pub struct Model {
     dirty: Dirty,
     views: BTreeMap<String, Arc<NodeView>>,
     tenants: BTreeMap<String, Arc<TenantView>>,
+    sums: Sums,
     snapshot: Arc<Snapshot>,
 }
 
@@ -43,6 +50,7 @@ struct Listed {
     topologies: bool,
     placements: bool,
     namespaces: bool,
+    pools: bool,
 }
 
 /// What the next snapshot has to rebuild.
@@ -60,15 +68,29 @@ struct Dirty {
 impl Model {
     /// An empty model. Pods of `own_namespace` (where Fairlead itself runs) belong to no tenant, whatever a quota says.
     #[must_use]
-    pub fn new(own_namespace: impl Into<String>) -> Self {
-        Self { own_namespace: own_namespace.into(), ..Self::default() }
+    pub fn new(own_namespace: impl AsRef<str>) -> Self {
+        Self { own_namespace: own_namespace.as_ref().into(), ..Self::default() }
     }
 
     /// Whether every kind has been listed.
     #[must_use]
     pub fn synced(&self) -> bool {
-        let Listed { nodes, pods, quotas, topologies, placements, namespaces } = self.listed;
-        nodes && pods && quotas && topologies && placements && namespaces
+        let Listed { nodes, pods, quotas, topologies, placements, namespaces, pools } = self.listed;
+        nodes && pods && quotas && topologies && placements && namespaces && pools
+    }
+
+    /// What is known is all there is.
+    pub(crate) fn all_listed(&mut self) {
+        self.listed = Listed {
+            nodes: true,
+            pods: true,
+            quotas: true,
+            topologies: true,
+            placements: true,
+            namespaces: true,
+            pools: true,
+        };
+        self.dirty.any = true;
     }
 
     /// Counts a promise as held from the moment something is about to be written for it. It ends by itself when the watch
@@ -104,22 +126,36 @@ impl Model {
             nodes.extend(self.on_node.keys().cloned());
             owners = Arc::new(self.claims.owners().clone());
         }
+        let mut node_table = self.snapshot.nodes.clone();
+        let mut tenant_table = self.snapshot.tenants.clone();
         for name in nodes {
-            self.rebuild_node(name);
+            let replaced = self.rebuild_node(name).is_none_or(|view| node_table.replace(view));
+            debug_assert!(replaced || dirty.node_names, "a view without a place in the table");
         }
+        if dirty.node_names {
+            node_table = Table::of_sorted(self.views.values().cloned());
+        }
+        let mut same_tenants = true;
         for name in tenants {
-            self.rebuild_tenant(name);
+            same_tenants &= self.rebuild_tenant(name).is_some_and(|view| tenant_table.replace(view));
+        }
+        if !same_tenants {
+            tenant_table = Table::of_sorted(self.tenants.values().cloned());
         }
         let index = if dirty.node_names { Arc::new(self.name_index()) } else { Arc::clone(&self.snapshot.index) };
         self.snapshot = Arc::new(Snapshot {
             synced: self.synced(),
             generation: self.snapshot.generation + 1,
-            nodes: self.views.values().cloned().collect(),
-            tenants: self.tenants.clone(),
+            nodes: node_table,
+            tenants: tenant_table,
             namespaces: Arc::clone(&self.namespaces),
+            pools: Arc::clone(&self.pools),
+            quotas: Arc::clone(&self.quotas),
             pods: self.pods.clone(),
             index,
             owners,
+            sums: self.sums.clone(),
+            own_namespace: Arc::clone(&self.own_namespace),
         });
         Arc::clone(&self.snapshot)
     }
@@ -148,34 +184,41 @@ impl Model {
         changed
     }
 
-    fn rebuild_node(&mut self, name: String) {
-        let Some(node) = self.nodes.get(&name) else {
-            self.views.remove(&name);
-            return;
-        };
+    /// The new view; none if the node is gone.
+    fn rebuild_node(&mut self, name: String) -> Option<Arc<NodeView>> {
+        let former = self.views.remove(&name);
+        if let Some(former) = &former {
+            self.sums.remove(former);
+        }
+        let node = self.nodes.get(&name)?;
         let bound = self.on_node.get(&name).into_iter().flatten().filter_map(|uid| self.pods.get(uid));
         let promised = self.promises.values().filter(|(on, _)| *on == name).map(|(_, held)| held.clone());
-        let view = NodeView::build(Parts {
+        let view = Arc::new(NodeView::build(Parts {
             name: &name,
             node,
             topology: self.topologies.get(&name),
             placement: self.placements.get(&name),
             promises: promised.collect(),
             pods: bound.map(|pod| (&**pod, self.claims.owner(&pod.id.namespace).is_some())).collect(),
-        });
-        self.views.insert(name, Arc::new(view));
+            pools: &self.pools,
+        }));
+        self.sums.add(&view);
+        self.views.insert(name, Arc::clone(&view));
+        Some(view)
     }
 
-    fn rebuild_tenant(&mut self, name: String) {
+    /// The new view; none if the tenant is gone.
+    fn rebuild_tenant(&mut self, name: String) -> Option<Arc<TenantView>> {
         let Some(quota) = self.quotas.get(&name) else {
             self.tenants.remove(&name);
-            return;
+            return None;
         };
         let namespaces = self.claims.namespaces_of(&name);
         let uids = namespaces.iter().filter_map(|namespace| self.in_namespace.get(namespace)).flatten();
         let pods = uids.filter_map(|uid| self.pods.get(uid)).cloned();
-        let view = TenantView::build(&name, quota, &self.claims, pods);
-        self.tenants.insert(name, Arc::new(view));
+        let view = Arc::new(TenantView::build(&name, quota, &self.claims, pods));
+        self.tenants.insert(name, Arc::clone(&view));
+        Some(view)
     }
 
     fn name_index(&self) -> NameIndex {

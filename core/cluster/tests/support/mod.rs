@@ -1,9 +1,9 @@
 //! Objects for the tests of this crate, as the API server would show them.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test support")]
+use fairlead_cluster::Reason;
 use fairlead_cluster::{Change, Event, Model, PodWish, Snapshot};
-use fairlead_cluster::{Reason, pod_facts};
-use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota};
+use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota, WorkerPool};
 use fairlead_placement::{BindError, BindRequest, Event as BindEvent, Request, bind};
 use fairlead_topology::CpuMask;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
@@ -34,6 +34,7 @@ pub fn topology(name: &str) -> NodeTopology {
         "metadata": {"name": name, "ownerReferences": [owner(name)]},
         "spec": {
             "source": "Synthetic",
+            "pinning": {"mode": "Own", "reason": "Test"},
             "packages": [{"id": 0, "cpus": "0-7"}],
             "numaNodes": [
                 {"id": 0, "cpus": "0-3", "memoryBytes": 8_i64 << 30, "distances": [{"to": 1, "value": 20}]},
@@ -98,6 +99,10 @@ pub struct Like {
     /// CPU of a second container.
     pub beside: Option<&'static str>,
     pub scheduler: &'static str,
+    /// Its label `app`.
+    pub app: Option<&'static str>,
+    /// Annotations `topology.fairlead.dev/…`, keys without the prefix.
+    pub wishes: &'static [(&'static str, &'static str)],
 }
 
 impl Default for Like {
@@ -113,6 +118,8 @@ impl Default for Like {
             carries: None,
             beside: None,
             scheduler: "fairlead-scheduler",
+            app: None,
+            wishes: &[],
         }
     }
 }
@@ -127,18 +134,44 @@ pub fn pod(uid: &str, like: &Like) -> Pod {
     let containers: Vec<Value> = containers.map(container).collect();
     let gates = if like.gated { json!([{"name": "fairlead.dev/quota"}]) } else { json!([]) };
     let mut annotations = if like.released { json!({"fairlead.dev/released": "1:1"}) } else { json!({}) };
+    for (field, value) in like.wishes {
+        annotations[format!("topology.fairlead.dev/{field}")] = json!(value);
+    }
+    let labels = like.app.map(|app| json!({"app": app}));
     if let Some(cpus) = like.carries {
         let placement = json!({"containers": [{"name": "main", "cpus": cpus, "memoryNodes": "0"}]});
         annotations["fairlead.dev/placement"] = json!(placement.to_string());
     }
     serde_json::from_value(json!({
-        "metadata": {"name": uid, "namespace": like.namespace, "uid": uid, "resourceVersion": "1", "annotations": annotations,
+        "metadata": {"name": uid, "namespace": like.namespace, "uid": uid, "resourceVersion": "1", "annotations": annotations, "labels": labels,
                      "creationTimestamp": format!("2026-01-01T00:01:{:02}Z", like.second)},
         "spec": {"schedulerName": like.scheduler, "nodeName": like.node, "schedulingGates": gates,
                  "containers": containers},
         "status": {"phase": like.phase},
     }))
     .unwrap()
+}
+
+/// A WorkerPool of the namespace shop that selects the pods with that label `app`, created in that second of 2026.
+pub fn pool(name: &str, second: u32, app: Option<&str>, topology: Value) -> WorkerPool {
+    let spec = json!({"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name}, "maxReplicas": 9,
+        "queueSources": [], "topology": topology});
+    let selector = app.map(|app| format!("app={app}"));
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": "shop", "creationTimestamp": format!("2026-01-01T00:00:{second:02}Z")},
+        "spec": spec,
+        "status": {"selector": selector},
+    }))
+    .unwrap()
+}
+
+/// A NodePlacement whose agent observed containers `main`: pod UID, state, CPUs.
+pub fn observed(mut placement: NodePlacement, generation: i64, containers: &[(&str, &str, &str)]) -> NodePlacement {
+    let container = |&(uid, state, cpus): &(&str, &str, &str)| json!({"podUID": uid, "name": "main", "state": state, "cpus": cpus, "memoryNodes": ""});
+    let containers: Vec<Value> = containers.iter().map(container).collect();
+    let status = json!({"observedGeneration": generation, "containers": containers});
+    placement.status = serde_json::from_value(status).unwrap();
+    placement
 }
 
 pub fn wish(uid: &str, cpu: &'static str) -> PodWish {
@@ -154,6 +187,7 @@ pub fn model(nodes: Vec<Node>, topologies: Vec<NodeTopology>, placements: Vec<No
     model.apply(Event::Pods(Change::Reset(Vec::new())));
     model.apply(Event::Quotas(Change::Reset(Vec::new())));
     model.apply(Event::Namespaces(Change::Reset(Vec::new())));
+    model.apply(Event::Pools(Change::Reset(Vec::new())));
     model
 }
 
@@ -175,7 +209,7 @@ pub fn bound(snapshot: &Snapshot, uid: &str, cpu: &'static str) -> Result<CpuMas
 
 pub fn bound_on(snapshot: &Snapshot, node: &str, pod: &Pod) -> Result<CpuMask, Reason> {
     let request = BindRequest { pod: PodWish::of(pod).id, node: node.to_owned() };
-    let start = BindEvent::Start { request, pod: pod_facts(pod), now_ms: 0 };
+    let start = BindEvent::Start { request, pod: snapshot.facts_of(pod), now_ms: 0 };
     let (mut state, mut asked) = bind::step(&bind::State::default(), &start);
     loop {
         match asked.pop().unwrap() {

@@ -116,7 +116,9 @@ fn evaluate_and_choose_end_at_the_same_place() {
         memory_bytes: 0,
         ..CpuRequest::default()
     };
-    let crate::Verdict::Fits(choice) = crate::choose(&machine, &free, &request, &Surroundings::default()) else { unreachable!() };
+    let crate::Verdict::Fits(choice) = crate::choose(&machine, &free, &request, &Surroundings::default()) else {
+        unreachable!()
+    };
     assert_eq!(crate::evaluate(&machine, &free, &request, &Surroundings::default()), Ok(choice.score));
 }
 

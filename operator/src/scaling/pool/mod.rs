@@ -10,7 +10,6 @@ use super::orders::{Limits, Order, Orders};
 use super::queue::sampler::Sampling;
 use super::queue::{self, Judgement, SourceState};
 use super::report::PoolReports;
-use super::selector::selects;
 use super::target::{ScaleView, Targets};
 use crate::book::add;
 use crate::clock::Clock;
@@ -216,7 +215,7 @@ impl PoolTask {
         let mut own = OwnPods::default();
         let (Some(scale), Some(pods)) = (&self.scale, view.pods.get(&self.key.namespace)) else { return own };
         let releasing = view.tenant_of(&self.key.namespace).map(|(_, facts)| &facts.releasing);
-        for note in pods.values().filter(|note| selects(scale.selector.as_ref(), &note.labels)) {
+        for note in pods.values().filter(|note| scale.selector.as_ref().is_some_and(|own| own.selects(&note.labels))) {
             let ended = note.view.standing == Standing::Ended;
             own.ready += u32::from(note.ready && !ended);
             if note.view.standing == Standing::Released || releasing.is_some_and(|uids| uids.contains(&note.uid)) {

@@ -70,6 +70,9 @@ impl PoolTask {
             (Some(_), Some(_)) => Tenancy::Unreadable,
             (Some(_), None) => Tenancy::Some,
         };
+        let known = self.pace.known(pool.status.as_ref(), now_ms).cloned().unwrap_or_default();
+        // Unknown is not nothing: pods must not lose their wishes because a read failed (I4).
+        let selector = self.scale.as_ref().map_or(&known.selector, |scale| &scale.selector_text);
         let findings = Findings {
             refusal,
             backlog: judgement.backlog,
@@ -79,6 +82,7 @@ impl PoolTask {
             quota,
             ordered,
             ready,
+            selector: selector.as_deref(),
         };
         let backlog = match judgement.backlog {
             Backlog::Known { length, in_flight, .. } => Some((length, in_flight)),
@@ -87,7 +91,6 @@ impl PoolTask {
         let wanted = decision.filter(|_| backlog.is_some()).map(|decision| decision.wanted);
         let report = PoolReport { wanted, ordered, ready, quota, backlog, decision };
         self.shared.reports.put(&self.key, report);
-        let known = self.pace.known(pool.status.as_ref(), now_ms).cloned().unwrap_or_default();
         let status = judge::status(&findings, &known.conditions, pool.metadata.generation, self.shared.clock.wall_ms());
         if self.leads(view) && self.pace.is_due(pool.status.as_ref(), &status, now_ms) {
             self.tell_changes(pool, &known, &status);
