@@ -33,3 +33,8 @@ app.kubernetes.io/part-of: fairlead
 {{- define "fairlead.user" -}}
 system:serviceaccount:{{ .root.Release.Namespace }}:{{ .name }}
 {{- end }}
+
+{{/* ServiceAccount that the extender runs under: that of the pod it shares with kube-scheduler, or its own. */}}
+{{- define "fairlead.extenderAccount" -}}
+{{- if eq .Values.extender.mode "Sidecar" }}fairlead-scheduler{{ else }}fairlead-extender{{ end }}
+{{- end }}

@@ -16,6 +16,7 @@ leaderElection:
   retryPeriod: 2s
 profiles:
   - schedulerName: fairlead-scheduler
+    percentageOfNodesToScore: {{ .Values.scheduler.percentageOfNodesToScore }}
 extenders:
   - urlPrefix: http://127.0.0.1:9801
     filterVerb: filter
