@@ -2,7 +2,7 @@
 
 use super::{Cluster, LIMIT, deployment, pod};
 use anyhow::{Context, Result};
-use fairlead_e2e::eventually::{Seen, eventually};
+use fairlead_e2e::eventually::{Seen, eventually, seen};
 use serde_json::{Value, json};
 
 const TENANT: &str = "--as=system:serviceaccount:shop:default";
@@ -21,6 +21,7 @@ pub(super) async fn fail(cluster: &Cluster) -> Result<()> {
     by_a_binding(cluster, &waiting).await;
     by_a_daemonset(cluster).await;
     by_a_resize(cluster).await?;
+    by_a_resize_of_own_cores(cluster).await?;
     let move_it = ["label", "namespace", "shop", "--overwrite", "fairlead.dev/tenant=second"];
     let because = "the label fairlead.dev/tenant is written by the Fairlead operator only";
     cluster.denied("move a namespace by its label, though an administrator", &move_it, None, because).await;
@@ -163,6 +164,32 @@ async fn by_a_daemonset(cluster: &Cluster) {
     }
     everywhere["metadata"]["namespace"] = json!("default");
     cluster.apply(&everywhere).await.unwrap();
+}
+
+/// Where no tenant is: cores that were promised stay as they are, whoever asks and in whichever direction.
+async fn by_a_resize_of_own_cores(cluster: &Cluster) -> Result<()> {
+    let amounts = |cpu: &str, memory: &str| json!({ "cpu": cpu, "memory": memory });
+    let sized = |cpu: &str, memory: &str| json!({ "requests": amounts(cpu, memory), "limits": amounts(cpu, memory) });
+    let mut exclusive = pod("default", "exclusive");
+    exclusive["spec"]["schedulerName"] = json!("fairlead-scheduler");
+    exclusive["spec"]["containers"][0]["resources"] = sized("2", "1Gi");
+    cluster.apply(&exclusive).await?;
+    let place = ["get", "pod", "exclusive", "-o", r"jsonpath={.metadata.annotations.fairlead\.dev/placement}"];
+    eventually("the pod has cores of its own", LIMIT, || async {
+        let out = cluster.bed.kubectl.run(&place, LIMIT).await?;
+        Ok(seen(out.contains("cpus"), &out))
+    })
+    .await?;
+    let resize = |cpu: &str, memory: &str| {
+        json!({ "spec": { "containers": [{ "name": "c", "resources": sized(cpu, memory) }] } }).to_string()
+    };
+    for (what, cpu) in [("shrink promised cores", "1"), ("grow promised cores", "3"), ("keep half a core", "1500m")] {
+        let args = ["patch", "pod", "exclusive", "--subresource=resize", "-p", &resize(cpu, "1Gi")];
+        cluster.denied(what, &args, None, "a resize that changes the CPUs of a pod with cores of its own").await;
+    }
+    let args = ["patch", "pod", "exclusive", "--subresource=resize", "-p", &resize("2000m", "900Mi")];
+    cluster.bed.kubectl.run(&args, LIMIT).await?;
+    Ok(())
 }
 
 /// Growing is refused wherever a pod states requests, also beside something that shrinks; shrinking is not.
