@@ -33,6 +33,29 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Leave: admission off, gates removed, waiting pods given back to the default scheduler
     Drain(DrainArgs),
+    /// What your own kube-scheduler needs to call the extender (extender.mode Service): print it, or check a file
+    SchedulerConfig(SchedulerConfigArgs),
+}
+
+/// Where the extender is, and what to do.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SchedulerConfigArgs {
+    /// Namespace of the release
+    #[arg(long, short, value_name = "NAME", default_value = "fairlead-system")]
+    pub(crate) namespace: String,
+    /// Address of the extender; without it that of its Service. A kube-scheduler in its host's network resolves no names of
+    /// Services: give the Service's cluster IP
+    #[arg(long, value_name = "URL")]
+    pub(crate) url_prefix: Option<String>,
+    /// Folder on kube-scheduler's side with ca.crt, tls.crt and tls.key
+    #[arg(long, value_name = "FOLDER", default_value = "/etc/kubernetes/fairlead")]
+    pub(crate) tls_folder: String,
+    /// Weight of the extender's scores beside those of kube-scheduler's plugins
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) weight: u32,
+    /// Print nothing but what is wrong with this KubeSchedulerConfiguration; the status is 1 if anything is
+    #[arg(long, value_name = "FILE")]
+    pub(crate) check: Option<PathBuf>,
 }
 
 /// What to explain.

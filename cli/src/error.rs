@@ -63,6 +63,9 @@ pub enum CliError {
         /// What the API server refused last, or why the last pass failed; `None` if it only took too long.
         source: Option<Box<CliError>>,
     },
+    /// A KubeSchedulerConfiguration was not found good.
+    #[error(transparent)]
+    SchedulerConfig(#[from] crate::scheduler_config::ConfigError),
     /// The result cannot be written.
     #[error("cannot write the result")]
     Output {

@@ -13,6 +13,7 @@ mod explain;
 #[cfg(test)]
 mod fake_server;
 mod gather;
+mod scheduler_config;
 mod table;
 mod top;
 
@@ -44,6 +45,7 @@ async fn dispatch(args: Args) -> Result<(), CliError> {
         Command::Explain(Explain::Node(node)) => explain::node(&access().await?, node).await,
         Command::Top(top) => top::run(&access().await?, top).await,
         Command::Drain(drain) => drain::run(&access().await?, drain).await,
+        Command::SchedulerConfig(config) => scheduler_config::run(config),
     }
 }
 
