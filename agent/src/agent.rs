@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::judge::judge;
-use crate::machine::{Distrust, MachineReader, Reading};
+use crate::machine::{Distrust, Known, MachineReader, Reading};
 use crate::metrics::AgentMetrics;
 use crate::objects::{Objects, owned_by};
 use crate::seen::{Seen, Slot};
@@ -220,7 +220,9 @@ impl Agent {
 
     async fn look(&mut self) -> Result<(), TurnError> {
         let reader = self.setup.reader.clone();
-        let reading = tokio::task::spawn_blocking(move || reader.read()).await.map_err(TurnError::Reader)??;
+        let before = self.looked.as_ref().map(|looked| looked.reading.description.disallowed.clone());
+        let known = Known { disallowed: before.unwrap_or_default(), pinning: None };
+        let reading = tokio::task::spawn_blocking(move || reader.read(&known)).await.map_err(TurnError::Reader)??;
         if self.looked.as_ref().is_some_and(|before| before.reading == reading) {
             return Ok(());
         }

@@ -3,9 +3,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use fairlead_crds::NodeTopologySpec;
-use fairlead_crds::node_topology::Disagreement;
+use fairlead_crds::node_topology::{Disagreement, Pinning};
 use fairlead_discovery::{CrossCheck, DiscoveryError, Gap, HwlocSource, SysfsSource, TopologySource};
-use fairlead_topology::{Machine, MachineDescription, MachineError as Contradiction};
+use fairlead_topology::{CpuMask, Machine, MachineDescription, MachineError as Contradiction};
 
 use crate::spec::{live_spec, synthetic_spec};
 
@@ -21,6 +21,15 @@ pub struct MachineReader {
     pub machine_dir: Option<PathBuf>,
     /// Where sysfs is mounted.
     pub sysfs_root: PathBuf,
+}
+
+/// What the agent knows of its machine beside what it reads.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Known {
+    /// CPUs that were disallowed when that could last be told: once the agent's own container is pinned, it cannot.
+    pub disallowed: CpuMask,
+    /// Who pins containers here.
+    pub pinning: Option<Pinning>,
 }
 
 /// A machine read.
@@ -101,18 +110,22 @@ impl MachineReader {
     ///
     /// # Errors
     /// One variant per step; see [`MachineError`].
-    pub fn read(&self) -> Result<Reading, MachineError> {
+    pub fn read(&self, known: &Known) -> Result<Reading, MachineError> {
+        let pinning = known.pinning.clone();
         match self.simulated()? {
             Some(text) => {
                 let found = describe("hwloc", &HwlocSource::synthetic(text.trim()))?;
-                let spec = synthetic_spec(&found.description);
+                let spec = synthetic_spec(&found.description, pinning);
                 Ok(Reading { spec, description: found.description, gaps: found.gaps })
             }
             None => {
-                let hwloc = describe("hwloc", &HwlocSource::native())?;
-                let sysfs = describe("sysfs", &SysfsSource::new(&self.sysfs_root))?;
+                let mut hwloc = describe("hwloc", &HwlocSource::native())?;
+                let sysfs = describe("sysfs", &SysfsSource::new(&self.sysfs_root).with_proc("/proc"))?;
                 let check = CrossCheck::of(&hwloc, &sysfs);
-                let spec = live_spec(&hwloc.description, &check.disagreements);
+                if hwloc.gaps.contains(&Gap::Disallowed) {
+                    hwloc.withhold(&known.disallowed);
+                }
+                let spec = live_spec(&hwloc.description, &check.disagreements, pinning);
                 Ok(Reading { spec, description: hwloc.description, gaps: check.skipped })
             }
         }
@@ -155,7 +168,7 @@ mod tests {
     fn a_file_named_as_the_node_is_its_machine() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("n1"), "pack:2 [numa(memory=64GB)] l3:2 core:4 pu:2\n").unwrap();
-        let spec = reader(dir.path()).read().unwrap().spec;
+        let spec = reader(dir.path()).read(&Known::default()).unwrap().spec;
         assert_eq!(spec.source, Source::Synthetic);
         assert_eq!((spec.packages.len(), spec.numa_nodes.len(), spec.l3_caches.len(), spec.cores.len()), (2, 2, 4, 16));
         assert_eq!(spec.packages[0].cpus, "0-15");
@@ -167,17 +180,17 @@ mod tests {
     fn a_bad_description_is_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("n1"), "pack:two").unwrap();
-        let error = reader(dir.path()).read().unwrap_err();
+        let error = reader(dir.path()).read(&Known::default()).unwrap_err();
         let chain = format!("{error}: {}", std::error::Error::source(&error).unwrap());
         assert!(chain.contains("pack:two"), "{chain}");
         std::fs::write(dir.path().join("n1"), vec![b'x'; 70_000]).unwrap();
-        assert!(matches!(reader(dir.path()).read(), Err(MachineError::TooLong { bytes: 70_000, .. })));
+        assert!(matches!(reader(dir.path()).read(&Known::default()), Err(MachineError::TooLong { bytes: 70_000, .. })));
     }
 
     #[test]
     fn without_a_file_it_is_the_machine_itself() {
         let dir = tempfile::tempdir().unwrap();
-        let reading = reader(dir.path()).read().unwrap();
+        let reading = reader(dir.path()).read(&Known::default()).unwrap();
         assert_eq!(reading.spec.source, Source::Hwloc);
         assert!(!reading.spec.cores.is_empty());
     }
@@ -205,16 +218,16 @@ mod tests {
     fn what_sysfs_tells_differently_is_published_and_distrusted() {
         let (empty, sysfs) = (tempfile::tempdir().unwrap(), lying_sysfs());
         let live = MachineReader { sysfs_root: sysfs.path().to_owned(), ..reader(empty.path()) };
-        let reading = live.read().unwrap();
+        let reading = live.read(&Known::default()).unwrap();
         let memory = reading.spec.disagreements.iter().find(|found| found.field == "numaNodes[id=0].memoryBytes");
         assert_eq!(memory.map(|found| found.sysfs.as_str()), Some("1024"), "{:?}", reading.spec.disagreements);
         assert!(matches!(reading.machine(), Err(Distrust::Disagreement { count, .. }) if count > 0));
 
         // Not told at all is no better: nothing confirms which threads are one core.
         std::fs::remove_dir_all(sysfs.path().join("devices/system/cpu/cpu0/topology")).unwrap();
-        let reading = live.read().unwrap();
+        let reading = live.read(&Known::default()).unwrap();
         assert_eq!(reading.spec.disagreements[0].field, "cores");
-        assert_eq!(reading.gaps, [Gap::Packages, Gap::Cores]);
+        assert!(reading.gaps.starts_with(&[Gap::Packages, Gap::Cores]), "{:?}", reading.gaps);
         let Err(Distrust::Disagreement { first, .. }) = reading.machine() else { unreachable!() };
         assert_eq!(first, reading.spec.disagreements[0]);
     }

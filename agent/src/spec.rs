@@ -1,8 +1,10 @@
 //! From a machine description to the NodeTopology that is published.
 use fairlead_crds::NodeTopologySpec;
-use fairlead_crds::node_topology::{CpuGroup, Disagreement, Distance, L3Cache, NumaNode, TopologySource};
+use fairlead_crds::node_topology::{
+    CpuGroup, CpuKind, Disagreement, Distance, HugePages, L3Cache, NumaNode, PciDevice, Pinning, TopologySource,
+};
 use fairlead_discovery::Disagreement as Found;
-use fairlead_topology::{CpuMask, MachineDescription};
+use fairlead_topology::{CpuKindDescription, CpuMask, MachineDescription};
 
 /// Bounds of the kind's schema.
 const DISAGREEMENTS_MAX: usize = 64;
@@ -11,37 +13,46 @@ const VALUE_CHARS_MAX: usize = 1024;
 
 /// The NodeTopology of a simulated machine.
 #[must_use]
-pub fn synthetic_spec(machine: &MachineDescription) -> NodeTopologySpec {
-    spec(machine, TopologySource::Synthetic, &[])
+pub fn synthetic_spec(machine: &MachineDescription, pinning: Option<Pinning>) -> NodeTopologySpec {
+    spec(machine, TopologySource::Synthetic, &[], pinning)
 }
 
 /// The NodeTopology of the machine itself, with what hwloc and sysfs tell differently.
 #[must_use]
-pub fn live_spec(machine: &MachineDescription, disagreements: &[Found]) -> NodeTopologySpec {
-    spec(machine, TopologySource::Hwloc, disagreements)
+pub fn live_spec(machine: &MachineDescription, disagreements: &[Found], pinning: Option<Pinning>) -> NodeTopologySpec {
+    spec(machine, TopologySource::Hwloc, disagreements, pinning)
 }
 
-fn spec(machine: &MachineDescription, source: TopologySource, disagreements: &[Found]) -> NodeTopologySpec {
+fn spec(
+    machine: &MachineDescription,
+    source: TopologySource,
+    disagreements: &[Found],
+    pinning: Option<Pinning>,
+) -> NodeTopologySpec {
     NodeTopologySpec {
         source,
         packages: sorted(machine.packages.iter().map(|package| group(package.id, &package.cpus))),
         numa_nodes: numa_nodes(machine),
         l3_caches: l3_caches(machine),
         cores: sorted(machine.cores.iter().map(|core| group(core.id, &core.cpus))),
-        dies: Vec::new(),
-        clusters: Vec::new(),
-        cpu_kinds: Vec::new(),
-        isolated_cpus: String::new(),
-        disallowed_cpus: String::new(),
-        offline_cpus: String::new(),
-        pci_devices: Vec::new(),
-        pinning: None,
+        dies: sorted(machine.dies.iter().map(|die| group(die.id, &die.cpus))),
+        clusters: sorted(machine.clusters.iter().map(|cluster| group(cluster.id, &cluster.cpus))),
+        cpu_kinds: machine.cpu_kinds.iter().map(cpu_kind).collect(),
+        isolated_cpus: machine.isolated.to_string(),
+        disallowed_cpus: machine.disallowed.to_string(),
+        offline_cpus: machine.offline.to_string(),
+        pci_devices: pci_devices(machine),
+        pinning,
         disagreements: disagreements.iter().take(DISAGREEMENTS_MAX).map(disagreement).collect(),
     }
 }
 
 fn group(id: u32, cpus: &CpuMask) -> CpuGroup {
     CpuGroup { id: i64::from(id), cpus: cpus.to_string() }
+}
+
+fn cpu_kind(kind: &CpuKindDescription) -> CpuKind {
+    CpuKind { efficiency: kind.efficiency, cpus: kind.cpus.to_string() }
 }
 
 /// Lists are published in the order of their ids, so that a source that lists the same machine in another order is no
@@ -61,12 +72,14 @@ fn numa_nodes(machine: &MachineDescription) -> Vec<NumaNode> {
                 |d: &fairlead_topology::NumaDistance| Distance { to: i64::from(d.to), value: i64::from(d.value) };
             let mut distances: Vec<Distance> = node.distances.iter().map(distance).collect();
             distances.sort_by_key(|distance| distance.to);
+            let mut huge_pages: Vec<HugePages> = node.huge_pages.iter().map(huge_pages_of_one_size).collect();
+            huge_pages.sort_by_key(|pages| pages.page_bytes);
             NumaNode {
                 id: i64::from(node.id),
                 cpus: node.cpus.to_string(),
                 memory_bytes: whole(node.memory_bytes),
-                huge_pages: Vec::new(),
-                kind: None,
+                huge_pages,
+                kind: node.kind.clone(),
                 distances,
             }
         })
@@ -87,6 +100,27 @@ fn l3_caches(machine: &MachineDescription) -> Vec<L3Cache> {
         .collect();
     caches.sort_by_key(|cache| cache.id);
     caches
+}
+
+fn huge_pages_of_one_size(pages: &fairlead_topology::HugePages) -> HugePages {
+    HugePages { page_bytes: whole(pages.page_bytes), count: whole(pages.count) }
+}
+
+fn pci_devices(machine: &MachineDescription) -> Vec<PciDevice> {
+    let mut devices: Vec<PciDevice> = machine
+        .pci_devices
+        .iter()
+        .map(|device| PciDevice {
+            address: device.address.clone(),
+            class: format!("{:04x}", device.class),
+            id: format!("{:04x}:{:04x}", device.vendor, device.device),
+            names: device.names.clone(),
+            cpus: device.cpus.to_string(),
+            switch: device.switch.clone(),
+        })
+        .collect();
+    devices.sort_by(|a, b| a.address.cmp(&b.address));
+    devices
 }
 
 fn whole(bytes: u64) -> i64 {
@@ -131,7 +165,7 @@ mod tests {
 
     #[test]
     fn lists_are_ordered_by_id_whatever_the_source_does() {
-        let spec = synthetic_spec(&machine());
+        let spec = synthetic_spec(&machine(), None);
         assert_eq!(spec.numa_nodes.iter().map(|node| node.id).collect::<Vec<_>>(), [0, 4]);
         assert_eq!(spec.numa_nodes[0].distances[0], Distance { to: 0, value: 10 });
         assert_eq!(spec.numa_nodes[1].cpus, "");
@@ -139,13 +173,13 @@ mod tests {
         let mut turned = machine();
         turned.cores.reverse();
         turned.numa_nodes.reverse();
-        assert_eq!(synthetic_spec(&turned), spec);
+        assert_eq!(synthetic_spec(&turned, None), spec);
     }
 
     #[test]
     fn disagreements_are_kept_within_the_schema() {
         let found = Found { field: "f".repeat(999), hwloc: "ü".repeat(2000), sysfs: String::new() };
-        let spec = live_spec(&machine(), &vec![found; 100]);
+        let spec = live_spec(&machine(), &vec![found; 100], None);
         assert_eq!(spec.source, TopologySource::Hwloc);
         assert_eq!(spec.disagreements.len(), 64);
         assert_eq!(spec.disagreements[0].field.len(), 256);

@@ -69,15 +69,15 @@ pub struct NodeTopologySpec {
     pub cpu_kinds: Vec<CpuKind>,
     /// CPUs that the kernel was told to isolate, kernel list format: only pods of class Isolated get them.
     #[serde(default, skip_serializing_if = "String::is_empty", rename = "isolatedCPUs")]
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = 49152))]
     pub isolated_cpus: String,
     /// Online CPUs that a cgroup keeps away: nobody gets them, and they are in no other list.
     #[serde(default, skip_serializing_if = "String::is_empty", rename = "disallowedCPUs")]
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = 49152))]
     pub disallowed_cpus: String,
     /// CPUs that exist and are offline; they are in no other list.
     #[serde(default, skip_serializing_if = "String::is_empty", rename = "offlineCPUs")]
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = 49152))]
     pub offline_cpus: String,
     /// PCI devices with the CPUs local to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -138,7 +138,7 @@ pub struct CpuKind {
     #[schemars(range(min = -1, max = 1024))]
     pub efficiency: i32,
     /// CPUs, kernel list format.
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = 49152))]
     pub cpus: String,
 }
 
@@ -160,7 +160,7 @@ pub struct PciDevice {
     #[schemars(length(max = 16), inner(length(max = 64)))]
     pub names: Vec<String>,
     /// CPUs local to it, kernel list format.
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = 49152))]
     pub cpus: String,
     /// Address of the lowest PCIe switch above it (of its port towards the CPU); devices with the same one share it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,7 +197,7 @@ pub struct CpuGroup {
     #[schemars(range(min = 0))]
     pub id: i64,
     /// CPUs, kernel list format (`0-3,8`).
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = 49152))]
     pub cpus: String,
 }
 
@@ -210,7 +210,7 @@ pub struct NumaNode {
     pub id: i64,
     /// CPUs, kernel list format; empty for a node with memory only.
     #[serde(default)]
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = 49152))]
     pub cpus: String,
     /// Memory in bytes, huge pages included.
     #[schemars(range(min = 0))]
@@ -251,7 +251,7 @@ pub struct L3Cache {
     #[schemars(range(min = 0))]
     pub id: i64,
     /// CPUs that share it, kernel list format.
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = 49152))]
     pub cpus: String,
     /// Size in bytes; 0 if unknown.
     #[schemars(range(min = 0))]
