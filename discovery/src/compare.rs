@@ -1,6 +1,6 @@
 //! Do hwloc and sysfs see the same machine?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use fairlead_topology::{
@@ -66,9 +66,8 @@ fn unconfirmed(gap: Gap, hwloc: &Discovered, sysfs: &Discovered) -> Option<Disag
         Gap::Cores => "cores",
         Gap::NumaNodes if tells_one_numa_node(hwloc, &sysfs.description) => return None,
         Gap::NumaNodes => "numaNodes",
-        Gap::Packages | Gap::PackageIds | Gap::Memory | Gap::Distances | Gap::HugePages | Gap::Disallowed => {
-            return None;
-        }
+        Gap::Packages | Gap::PackageIds | Gap::Memory | Gap::Distances => return None,
+        Gap::Caches | Gap::HugePages | Gap::Disallowed => return None,
     };
     let text = |side: &Discovered| if side.gaps.contains(&gap) { gap.to_string() } else { GIVEN.to_owned() };
     Some(Disagreement { field: field.to_owned(), hwloc: text(hwloc), sysfs: text(sysfs) })
@@ -88,6 +87,7 @@ fn touches(gap: Gap, field: &str) -> bool {
         Gap::NumaNodes => field.starts_with("numaNodes"),
         Gap::Memory => field.ends_with("memoryBytes"),
         Gap::Distances => field.contains(".distances"),
+        Gap::Caches => field.starts_with("l3Caches"),
         Gap::HugePages => field.contains(".hugePages"),
         Gap::Disallowed => field.starts_with("disallowedCPUs"),
     }
@@ -97,15 +97,16 @@ fn touches(gap: Gap, field: &str) -> bool {
 /// since their ids are numbers the sources gave. Missing distances count as the kernel's defaults.
 ///
 /// Not everything that looks different is. hwloc leaves groups out that say nothing new, splits kinds of CPUs by
-/// frequency, hangs all devices of a host bridge on one object, and cannot see PCI domains above 16 bits. So dies,
-/// clusters, kinds, offline CPUs and devices are compared where both sides tell of them, and clusters, kinds and what
+/// frequency, hangs all devices of a host bridge on one object, and cannot see PCI domains above 16 bits or the memory
+/// of some accelerators. So dies, clusters, kinds, offline CPUs, devices and NUMA nodes without CPUs are compared where both sides tell of them, and clusters, kinds and what
 /// is local to a device differ only if neither set contains the other. Kinds of memory, names and switches of devices
 /// are not compared: nothing but hwloc tells the first, and no promise rests on the others.
 #[must_use]
 pub fn cross_check(hwloc: &MachineDescription, sysfs: &MachineDescription) -> Vec<Disagreement> {
     let mut found = Vec::new();
     differ(&mut found, &packages(hwloc), &packages(sysfs));
-    differ(&mut found, &numa_nodes(hwloc), &numa_nodes(sysfs));
+    let hidden = memory_of_one_side(hwloc, sysfs);
+    differ(&mut found, &numa_nodes(hwloc, &hidden), &numa_nodes(sysfs, &hidden));
     differ(&mut found, &l3_caches(hwloc), &l3_caches(sysfs));
     differ(&mut found, &cores(hwloc), &cores(sysfs));
     both(&mut found, "dies", &groups(&hwloc.dies), &groups(&sysfs.dies), |a, b| a == b);
@@ -213,16 +214,25 @@ fn l3_caches(machine: &MachineDescription) -> Facts {
     facts
 }
 
-fn numa_nodes(machine: &MachineDescription) -> Facts {
+/// NUMA nodes without CPUs that only one side tells of: hwloc leaves the memory of some accelerators out.
+fn memory_of_one_side(hwloc: &MachineDescription, sysfs: &MachineDescription) -> BTreeSet<u32> {
+    let ids = |machine: &MachineDescription| machine.numa_nodes.iter().map(|node| node.id).collect::<BTreeSet<u32>>();
+    let one_side: BTreeSet<u32> = ids(hwloc).symmetric_difference(&ids(sysfs)).copied().collect();
+    let nodes = hwloc.numa_nodes.iter().chain(&sysfs.numa_nodes);
+    nodes.filter(|node| node.cpus.is_empty() && one_side.contains(&node.id)).map(|node| node.id).collect()
+}
+
+fn numa_nodes(machine: &MachineDescription, hidden: &BTreeSet<u32>) -> Facts {
     let mut facts = Facts::new();
-    for entry in &machine.numa_nodes {
+    let told = || machine.numa_nodes.iter().filter(|node| !hidden.contains(&node.id));
+    for entry in told() {
         let name = format!("numaNodes[id={}]", entry.id);
         put(&mut facts, format!("{name}.cpus"), &entry.cpus);
         put(&mut facts, format!("{name}.memoryBytes"), entry.memory_bytes);
         for pages in &entry.huge_pages {
             put(&mut facts, format!("{name}.hugePages[pageBytes={}]", pages.page_bytes), pages.count);
         }
-        for other in &machine.numa_nodes {
+        for other in told() {
             put(&mut facts, format!("{name}.distances[to={}]", other.id), distance(entry, other.id));
         }
     }

@@ -71,6 +71,8 @@ pub enum Gap {
     Memory,
     /// No distances between NUMA nodes although there are several: left out.
     Distances,
+    /// No caches, or some without CPUs: no L3 is described, or not all.
+    Caches,
     /// Huge pages of some NUMA node are not known: none.
     HugePages,
     /// The process has a cpuset of its own, which hides what its surroundings may use: no CPU is taken as disallowed.
@@ -86,6 +88,7 @@ impl std::fmt::Display for Gap {
             Self::NumaNodes => "no NUMA nodes given: one node 0 with all CPUs assumed",
             Self::Memory => "memory of a NUMA node not given: 0 bytes",
             Self::Distances => "no NUMA distances given: left out",
+            Self::Caches => "caches not given: no L3, or not all",
             Self::HugePages => "huge pages of a NUMA node not given: none",
             Self::Disallowed => "the cgroup has a cpuset of its own: disallowed CPUs not known",
         })

@@ -80,8 +80,8 @@ fn numbered(groups: impl Iterator<Item = CpuMask>) -> Vec<GroupDescription> {
     (0..).zip(groups).map(|(id, cpus)| GroupDescription { id, cpus }).collect()
 }
 
-/// Kinds, least efficient last; none where all CPUs are alike, and CPUs that were left out are a kind of unknown rank.
-/// Cores must be there already.
+/// Kinds, least efficient last; none where all CPUs are alike or a core would be of two kinds (siblings that only clock
+/// differently), and CPUs that were left out are a kind of unknown rank. Cores must be there already.
 pub(crate) fn cpu_kinds(machine: &MachineDescription, told: Vec<(i32, CpuMask)>) -> Vec<CpuKindDescription> {
     let all = all_cpus(machine);
     let mut kinds: Vec<CpuKindDescription> = told
@@ -96,8 +96,9 @@ pub(crate) fn cpu_kinds(machine: &MachineDescription, told: Vec<(i32, CpuMask)>)
     if !rest.is_empty() && !kinds.is_empty() {
         kinds.push(CpuKindDescription { efficiency: -1, cpus: rest });
     }
-    if kinds.len() < 2 {
-        kinds.clear();
+    let divided = |core: &CpuMask| kinds.iter().filter(|kind| kind.cpus.intersects(core)).nth(1).is_some();
+    if kinds.len() < 2 || machine.cores.iter().any(|core| divided(&core.cpus)) {
+        return Vec::new();
     }
     kinds.sort_by_key(|kind| (kind.efficiency, kind.cpus.first()));
     kinds

@@ -55,11 +55,8 @@ impl SysfsSource {
     /// Online NUMA nodes whose CPU list is empty; empty without NUMA files.
     pub(crate) fn numa_nodes_without_cpus(&self) -> Result<BTreeSet<u32>, DiscoveryError> {
         let files = Files::new(&self.root);
-        let Some(online) = files.list("node/online")? else {
-            return Ok(BTreeSet::new());
-        };
         let mut without = BTreeSet::new();
-        for id in online.iter() {
+        for id in numa_ids(&files)?.iter() {
             if files.list(&format!("node/node{id}/cpulist"))?.is_some_and(|cpus| cpus.is_empty()) {
                 without.insert(id);
             }
@@ -81,15 +78,34 @@ impl SysfsSource {
 impl TopologySource for SysfsSource {
     fn describe(&self) -> Result<Discovered, DiscoveryError> {
         let files = Files::new(&self.root);
-        let online = match files.list("cpu/online")? {
-            Some(online) => online,
-            None => files.numbered("cpu", "cpu")?,
-        };
+        let online = online(&files)?;
         if online.is_empty() {
             return Err(DiscoveryError::NoCpus { path: self.root.clone() });
         }
         let reading = Reading { files, online, gaps: BTreeSet::new() };
         reading.describe(self)
+    }
+}
+
+fn online(files: &Files) -> Result<CpuMask, DiscoveryError> {
+    if let Some(online) = files.list("cpu/online")? {
+        return Ok(online);
+    }
+    // Kernels before 2.6.29 tell it of each CPU alone; CPU 0 often has no such file.
+    let mut online = files.numbered("cpu", "cpu")?;
+    for cpu in online.clone().iter() {
+        if files.text(&format!("cpu/cpu{cpu}/online"))?.as_deref() == Some("0") {
+            online.remove(cpu);
+        }
+    }
+    Ok(online)
+}
+
+/// Online NUMA nodes; none without NUMA files.
+fn numa_ids(files: &Files) -> Result<CpuMask, DiscoveryError> {
+    match files.list("node/online")? {
+        Some(nodes) if !nodes.is_empty() => Ok(nodes),
+        _ => files.numbered("node", "node"),
     }
 }
 
@@ -114,7 +130,7 @@ impl Reading {
             l3_caches: l3_caches.collect(),
             cores: self.cores()?,
             isolated: source.isolated()?.intersect(&self.online),
-            offline: self.files.list("cpu/present")?.unwrap_or_default().subtract(&self.online),
+            offline: self.present()?.subtract(&self.online),
             ..MachineDescription::default()
         };
         description.dies = shape::dies(&description, self.sets("die_cpus")?);
@@ -130,6 +146,13 @@ impl Reading {
         }
         found.gaps = self.gaps.into_iter().collect();
         Ok(found)
+    }
+
+    fn present(&self) -> Result<CpuMask, DiscoveryError> {
+        match self.files.list("cpu/present")? {
+            Some(present) => Ok(present),
+            None => self.files.numbered("cpu", "cpu"),
+        }
     }
 
     /// The CPUs that `cpu*/topology/NAME` puts together, by list or by mask.
@@ -203,12 +226,14 @@ impl Reading {
     }
 
     /// Sizes in bytes of the data caches of levels 2 and 3, by level, lowest CPU and CPUs.
-    fn caches(&self) -> Result<Caches, DiscoveryError> {
+    fn caches(&mut self) -> Result<Caches, DiscoveryError> {
         let mut caches = Caches::new();
+        let mut told = false;
         for cpu in self.online.iter() {
             let folder = format!("cpu/cpu{cpu}/cache");
             for index in self.files.numbered(&folder, "index")?.iter() {
                 let cache = format!("{folder}/index{index}");
+                told = true;
                 // Index 3 is not everywhere level 3, and instruction caches have levels too.
                 let level = self.files.number(&format!("{cache}/level"))?.filter(|level| matches!(*level, L2 | L3));
                 let Some(level) = level else { continue };
@@ -219,19 +244,26 @@ impl Reading {
                     Some(sharing) => Some(sharing),
                     None => self.files.mask(&format!("{cache}/shared_cpu_map"))?,
                 };
-                let Some(cpus) = sharing.map(|sharing| sharing.intersect(&self.online)) else { continue };
+                let cpus = sharing.unwrap_or_default().intersect(&self.online);
+                if cpus.is_empty() {
+                    self.gaps.insert(Gap::Caches);
+                    continue;
+                }
                 let size_bytes = self.files.size_bytes(&format!("{cache}/size"))?.unwrap_or(0);
                 caches.insert((level, cpus.first(), cpus), size_bytes);
             }
+        }
+        if !told {
+            self.gaps.insert(Gap::Caches);
         }
         Ok(caches)
     }
 
     fn numa_nodes(&mut self, proc: Option<&Path>) -> Result<Vec<NumaDescription>, DiscoveryError> {
-        let Some(nodes) = self.files.list("node/online")?.filter(|nodes| !nodes.is_empty()) else {
+        let ids: Vec<u32> = numa_ids(&self.files)?.iter().collect();
+        if ids.is_empty() {
             return self.one_numa_node(proc);
-        };
-        let ids: Vec<u32> = nodes.iter().collect();
+        }
         let mut described = Vec::with_capacity(ids.len());
         for &id in &ids {
             let folder = format!("node/node{id}");
@@ -242,8 +274,8 @@ impl Reading {
             let cpus = told.unwrap_or_default().intersect(&self.online);
             let memory_bytes = self.files.mem_total_bytes(&format!("{folder}/meminfo"))?;
             let row = self.files.row(&format!("{folder}/distance"))?.unwrap_or_default();
-            // The kernel writes one value per online node, in ascending order of the nodes.
-            let distances: Vec<_> = if row.len() == ids.len() {
+            // The kernel writes one value per online node, in ascending order of the nodes; 0 where firmware told none.
+            let distances: Vec<_> = if row.len() == ids.len() && !row.contains(&0) {
                 ids.iter().zip(row).map(|(&to, value)| NumaDistance { to, value }).collect()
             } else {
                 Vec::new()
