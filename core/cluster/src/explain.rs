@@ -62,7 +62,7 @@ impl Snapshot {
         let view = self.node(index)?;
         let verdict = self.backstop(pod).map_or_else(|| self.judge(index, pod), Err);
         let width = view.machine.as_ref().map_or(1, |machine| machine.smt_width());
-        let needed = pod.exclusive.as_ref().map_or(0, |wanted| wanted.cores(width).saturating_mul(u64::from(width)));
+        let needed = pod.exclusive.as_ref().map_or(0, |wanted| wanted.held_cpus(width));
         let no_fit = || {
             let (machine, wanted) = (view.machine.as_ref()?, pod.exclusive.as_ref()?);
             let room = view.room_for(machine, pod);

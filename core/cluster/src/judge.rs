@@ -5,7 +5,9 @@ use crate::snapshot::Snapshot;
 use crate::tenant::TenantView;
 use fairlead_fairshare::{ResourceVector, first_refusal};
 use fairlead_placement::{Reason, Room};
-use fairlead_topology::{Choice, CpuMask, CpuRequest, Machine, NoFit, Score, Surroundings, Verdict, choose, evaluate};
+use fairlead_topology::{
+    Choice, CpuClass, CpuMask, CpuRequest, Machine, NoFit, Score, Surroundings, Verdict, choose, evaluate,
+};
 
 impl Snapshot {
     /// Whether the pod fits the node, and how well: the extender's filter and prioritize. Allocates nothing, except for a
@@ -25,7 +27,10 @@ impl Snapshot {
         match summary.evaluate(machine, wanted) {
             // The summary knows nothing of the pod's own fraction. Of two sums that fail the computation names the
             // shared pool's before the memory's.
-            Ok(_) | Err(NoFit::NotEnoughMemory { .. }) if !view.spares_own_fraction(machine, pod, wanted) => {
+            other
+                if other.as_ref().err().is_none_or(NoFit::after_shared_reserve)
+                    && !view.spares_own_fraction(machine, pod, wanted) =>
+            {
                 Err(Reason::SharedPoolTooSmall)
             }
             other => other.map_err(Reason::from),
@@ -116,8 +121,8 @@ impl NodeView {
 
     /// Whether the pool has room for the fractions of a pod that also gets CPUs of its own.
     fn spares_own_fraction(&self, machine: &Machine, pod: &PodWish, wanted: &CpuRequest) -> bool {
-        let width = machine.smt_width();
-        let needed = wanted.cores(width).saturating_mul(u64::from(width));
+        let isolated = wanted.wish.class == CpuClass::Isolated;
+        let needed = if isolated { 0 } else { wanted.held_cpus(machine.smt_width()) };
         pod.shared_milli == 0 || needed.saturating_add(u64::from(self.reserve_with(pod))) <= u64::from(self.free_len)
     }
 

@@ -34,6 +34,20 @@ pub enum Reason {
     WishInvalid,
     /// The pod wishes CPUs of its own that a pod of its kind cannot have.
     WishImpossible,
+    /// Too few isolated CPUs are free.
+    NotEnoughIsolatedCpus,
+    /// The machine has too few isolated CPUs even when empty.
+    TooFewIsolatedCpus,
+    /// No NUMA node has CPUs and memory free together, and the pod wants one.
+    NotOneNumaNode,
+    /// The pod wants one NUMA node, and none is large enough even when empty.
+    NumaNodeTooSmall,
+    /// No L3 cache has enough CPUs free, and the pod wants one.
+    NotOneL3,
+    /// The pod wants one L3 cache, and none is large enough even when empty.
+    L3TooSmall,
+    /// Too few huge pages are free on the NUMA nodes.
+    NotEnoughHugePages,
     /// The pod has a scheduling gate.
     PodGated,
     /// The pod came past the gate and its tenant is at a hard limit.
@@ -42,7 +56,8 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in a fixed order; for metrics and documentation.
-    pub const ALL: [Self; 16] = [
+
+    pub const ALL: [Self; 23] = [
         Self::NotSynced,
         Self::NodeUnknown,
         Self::NoTopology,
@@ -57,6 +72,13 @@ impl Reason {
         Self::SharedPoolTooSmall,
         Self::WishInvalid,
         Self::WishImpossible,
+        Self::NotEnoughIsolatedCpus,
+        Self::TooFewIsolatedCpus,
+        Self::NotOneNumaNode,
+        Self::NumaNodeTooSmall,
+        Self::NotOneL3,
+        Self::L3TooSmall,
+        Self::NotEnoughHugePages,
         Self::PodGated,
         Self::TenantOverHardLimit,
     ];
@@ -79,6 +101,13 @@ impl Reason {
             Self::SharedPoolTooSmall => "fairlead: shared CPU pool would be too small",
             Self::WishInvalid => "fairlead: an annotation topology.fairlead.dev/ of the pod cannot be read",
             Self::WishImpossible => "fairlead: pod wishes CPUs of its own and is not Guaranteed with whole CPUs",
+            Self::NotEnoughIsolatedCpus => "fairlead: not enough free isolated CPUs",
+            Self::TooFewIsolatedCpus => "fairlead: machine has fewer isolated CPUs than requested",
+            Self::NotOneNumaNode => "fairlead: no NUMA node has enough free CPUs and memory",
+            Self::NumaNodeTooSmall => "fairlead: machine has no NUMA node as large as requested",
+            Self::NotOneL3 => "fairlead: no L3 cache has enough free CPUs",
+            Self::L3TooSmall => "fairlead: machine has no L3 cache as large as requested",
+            Self::NotEnoughHugePages => "fairlead: not enough free huge pages on the NUMA nodes",
             Self::PodGated => "fairlead: pod has a scheduling gate",
             Self::TenantOverHardLimit => "fairlead: tenant is at its hard limit and the pod was not released",
         }
@@ -102,6 +131,13 @@ impl Reason {
             Self::SharedPoolTooSmall => "SharedPoolTooSmall",
             Self::WishInvalid => "WishInvalid",
             Self::WishImpossible => "WishImpossible",
+            Self::NotEnoughIsolatedCpus => "NotEnoughIsolatedCpus",
+            Self::TooFewIsolatedCpus => "TooFewIsolatedCpus",
+            Self::NotOneNumaNode => "NotOneNumaNode",
+            Self::NumaNodeTooSmall => "NumaNodeTooSmall",
+            Self::NotOneL3 => "NotOneL3",
+            Self::L3TooSmall => "L3TooSmall",
+            Self::NotEnoughHugePages => "NotEnoughHugePages",
             Self::PodGated => "PodGated",
             Self::TenantOverHardLimit => "TenantOverHardLimit",
         }
@@ -110,7 +146,16 @@ impl Reason {
     /// Whether evicting pods from the node could not help: then it belongs into `FailedAndUnresolvableNodes`.
     #[must_use]
     pub const fn unresolvable(self) -> bool {
-        !matches!(self, Self::NotEnoughExclusiveCpus | Self::NotEnoughNumaMemory | Self::SharedPoolTooSmall)
+        !matches!(
+            self,
+            Self::NotEnoughExclusiveCpus
+                | Self::NotEnoughNumaMemory
+                | Self::SharedPoolTooSmall
+                | Self::NotEnoughIsolatedCpus
+                | Self::NotOneNumaNode
+                | Self::NotOneL3
+                | Self::NotEnoughHugePages
+        )
     }
 }
 
@@ -127,6 +172,13 @@ impl From<NoFit> for Reason {
             NoFit::NothingRequested | NoFit::NotEnoughFreeCpus { .. } => Self::NotEnoughExclusiveCpus,
             NoFit::SharedReserve { .. } => Self::SharedPoolTooSmall,
             NoFit::NotEnoughMemory { .. } => Self::NotEnoughNumaMemory,
+            NoFit::TooFewIsolatedCpus { .. } => Self::TooFewIsolatedCpus,
+            NoFit::NotEnoughIsolatedCpus { .. } => Self::NotEnoughIsolatedCpus,
+            NoFit::NotEnoughHugePages { .. } => Self::NotEnoughHugePages,
+            NoFit::LargerThanL3 { .. } => Self::L3TooSmall,
+            NoFit::NotOneL3 { .. } => Self::NotOneL3,
+            NoFit::LargerThanNumaNode { .. } => Self::NumaNodeTooSmall,
+            NoFit::NotOneNumaNode { .. } => Self::NotOneNumaNode,
         }
     }
 }
@@ -149,7 +201,15 @@ mod tests {
         let resolvable: Vec<_> = Reason::ALL.into_iter().filter(|reason| !reason.unresolvable()).collect();
         assert_eq!(
             resolvable,
-            [Reason::NotEnoughExclusiveCpus, Reason::NotEnoughNumaMemory, Reason::SharedPoolTooSmall]
+            [
+                Reason::NotEnoughExclusiveCpus,
+                Reason::NotEnoughNumaMemory,
+                Reason::SharedPoolTooSmall,
+                Reason::NotEnoughIsolatedCpus,
+                Reason::NotOneNumaNode,
+                Reason::NotOneL3,
+                Reason::NotEnoughHugePages,
+            ]
         );
     }
 }

@@ -1,12 +1,14 @@
 //! The choice of exact CPUs and memory on one machine.
 
-use std::borrow::Cow;
-use std::cmp::Reverse;
-
-use crate::caches::tightest;
-use crate::free::{CpuRequest, Demand, FreeSummary, NoFit};
-use crate::search::{Found, search};
-use crate::{CpuMask, Machine, Score, Surroundings, Terms};
+use crate::deal::{Part, Unit, deal};
+use crate::demand::{Demand, Span, Supply};
+use crate::fill::evenly;
+use crate::free::{Rest, Usable};
+use crate::pick::{Pick, pick, pick_one};
+use crate::pool::{GroupFree, Pool};
+use crate::rank::Rank;
+use crate::search::search;
+use crate::{CpuMask, CpuRequest, Machine, NoFit, Score, Surroundings, Terms};
 
 /// What is not reserved on a machine.
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +37,11 @@ pub struct NumaHugePages {
 /// Exact CPUs and memory for one request.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// For each container of the request, in its order: exactly as many CPUs as it asked for.
+    /// For each container of the request, in its order: exactly as many CPUs as it asked for. Those of an init container
+    /// are others' too; those of all others are nobody else's.
     pub containers: Vec<(String, CpuMask)>,
-    /// Everything taken: whole cores, so also the siblings of a core that is used in part.
+    /// Everything taken: whole cores, so also the siblings of a core that is used in part; or exactly the threads that the
+    /// containers run on, where single ones were wished for.
     pub cpus: CpuMask,
     /// Bytes per NUMA node (its id), ascending; for a request without memory the nodes of the CPUs with 0 bytes.
     pub memory: Vec<(u32, u64)>,
@@ -59,7 +63,7 @@ pub enum Verdict {
 }
 
 /// The score of what [`choose`] would choose, without choosing. Callers that ask often, and for pods without
-/// surroundings, keep a [`FreeSummary`].
+/// surroundings, keep a [`FreeSummary`](crate::FreeSummary).
 ///
 /// # Errors
 /// [`NoFit`] if, and only if, [`choose`] says so too.
@@ -69,59 +73,45 @@ pub fn evaluate(
     request: &CpuRequest,
     around: &Surroundings,
 ) -> Result<Score, NoFit> {
-    let cpus = usable(machine, free, around);
-    FreeSummary::new(machine, &NodeFree { cpus: &cpus, ..*free }).evaluate(machine, request)
+    let usable = Usable::new(machine, free, request.wish.class, around);
+    let (pool, _) = Pool::count(&usable.count(machine, free, request.wish.threads, around));
+    Supply { rest: &Rest::new(machine, free), pool: &pool }.evaluate(machine, request)
 }
 
 /// Chooses exact CPUs in the order the crate's documentation states.
 ///
-/// The cores are then dealt to the containers, largest first: each gets the tightest of the chosen L3 parts that
-/// holds it whole, else the tightest NUMA node, else it starts in the NUMA node with most cores left.
-/// Memory follows the cores in proportion as far as it is free there; the rest is taken from the lowest NUMA ids.
+/// The units (whole cores, or threads) are then dealt to the containers, largest first: each gets the tightest of the
+/// chosen L3 parts that holds it whole, else the tightest NUMA node, else it starts in the NUMA node with most left. An init
+/// container gets its own of all that the sidecars before it do not hold.
+/// Memory and huge pages follow the units in proportion as far as they are free there; the rest is taken from the lowest
+/// NUMA ids.
 #[must_use]
 pub fn choose(machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest, around: &Surroundings) -> Verdict {
-    let cpus = usable(machine, free, around);
-    let free = &NodeFree { cpus: &cpus, ..*free };
-    let (summary, free_in_groups) = FreeSummary::counted(machine, free);
-    let demand = match summary.demand(request) {
+    let usable = Usable::new(machine, free, request.wish.class, around);
+    let count = usable.count(machine, free, request.wish.threads, around);
+    let (pool, groups) = Pool::count(&count);
+    let rest = Rest::new(machine, free);
+    let supply = Supply { rest: &rest, pool: &pool };
+    let demand = match supply.demand(request) {
         Ok(demand) => demand,
         Err(no) => return Verdict::DoesNotFit(no),
     };
-    let place = Place { machine, free, summary: &summary, demand };
+    let place = Place { machine, usable: &usable.cpus, supply, demand, groups: &groups, single: count.single_threads };
     let mut looks_left = MAX_TIE_LOOKS;
-    let found = search(machine, &summary, &demand, &mut |nodes, rank| {
-        if rank.l3_caches < 2 {
-            return 0;
-        }
-        let (groups, counts) = place.groups_of(nodes, &free_in_groups);
-        let Some(left) = looks_left.checked_sub(groups.len() * groups.len()) else {
-            return u32::MAX;
-        };
-        looks_left = left;
-        tightest(&counts, rank.l3_caches as usize, demand.cores)
-            .map_or(u32::MAX, |chosen| chosen.iter().map(|&index| counts[index]).sum::<u32>() - demand.cores)
-    });
+    let found = search(machine, &supply, &demand, &mut |nodes, rank| place.tie(nodes, rank, &mut looks_left));
     let Some(found) = found else {
-        return Verdict::DoesNotFit(summary.not_enough_cpus(&demand));
+        return Verdict::DoesNotFit(supply.nothing_found(&demand));
     };
-    let parts = place.take(&found, &free_in_groups);
-    let memory = place.memory(&found, &parts);
+    let parts = place.take(&found.nodes);
+    let (memory, huge_pages) = place.memory(&found.nodes, &parts);
     let mut cpus = CpuMask::new();
-    for &core in parts.iter().flat_map(|part| &part.cores) {
-        machine.cores()[core].add_to(&mut cpus);
+    for unit in parts.iter().flat_map(|part| &part.units) {
+        unit.add_to(machine, &mut cpus);
     }
     let containers = deal(machine, request, parts);
-    let score = summary.score(&found.rank, demand.cores);
+    let score = supply.score(&found.rank, &demand);
     let terms = Terms::of(machine, free.cpus, &cpus, &memory, around);
-    Verdict::Fits(Choice { containers, cpus, memory, huge_pages: Vec::new(), score, terms })
-}
-
-/// What is free but for cores with a disliked pod on them.
-fn usable<'a>(machine: &Machine, free: &NodeFree<'a>, around: &Surroundings) -> Cow<'a, CpuMask> {
-    if around.disliked.is_empty() {
-        return Cow::Borrowed(free.cpus);
-    }
-    Cow::Owned(free.cpus.subtract(&machine.whole_cores(&around.disliked)))
+    Verdict::Fits(Choice { containers, cpus, memory, huge_pages, score, terms })
 }
 
 /// How many cache groups, each against each other, all tie-breakers of one choice may weigh; then the first set stays.
@@ -130,124 +120,187 @@ const MAX_TIE_LOOKS: usize = 1 << 22;
 /// One choice being worked out.
 struct Place<'a> {
     machine: &'a Machine,
-    free: &'a NodeFree<'a>,
-    summary: &'a FreeSummary,
-    demand: Demand,
-}
-
-/// Cores taken from one cache group.
-struct Part {
-    /// Dense index of the NUMA node.
-    numa: usize,
-    /// Dense indices, ascending.
-    cores: Vec<usize>,
+    usable: &'a CpuMask,
+    supply: Supply<'a>,
+    demand: Demand<'a>,
+    /// By dense index of the cache group.
+    groups: &'a [GroupFree],
+    /// Units are threads on a machine with siblings.
+    single: bool,
 }
 
 impl Place<'_> {
-    /// Dense NUMA index of a position in the summary.
+    /// Dense NUMA index of a position in the pool.
     fn numa(&self, position: u16) -> usize {
-        usize::from(self.summary.nodes()[usize::from(position)].index)
+        usize::from(self.supply.pool.nodes()[usize::from(position)].index)
     }
 
-    /// The cache groups of these nodes, ascending, and what is free in each.
-    fn groups_of(&self, nodes: &[u16], free_in_groups: &[u16]) -> (Vec<usize>, Vec<u32>) {
-        let groups: Vec<usize> =
-            nodes.iter().flat_map(|&position| self.machine.nodes()[self.numa(position)].groups.clone()).collect();
-        let counts = groups.iter().map(|&group| u32::from(free_in_groups[group])).collect();
-        (groups, counts)
+    /// Dense indices of the cache groups of these nodes, ascending.
+    fn groups_of(&self, nodes: &[u16]) -> Vec<usize> {
+        nodes.iter().flat_map(|&position| self.machine.nodes()[self.numa(position)].groups.clone()).collect()
     }
 
-    /// The lowest free cores of the tightest cache groups. Each group gives at least one: with fewer groups the
-    /// demand could not be met, so what is left over is less than the smallest of them.
-    fn take(&self, found: &Found, free_in_groups: &[u16]) -> Vec<Part> {
-        let words = self.free.cpus.words();
-        let (groups, counts) = self.groups_of(&found.nodes, free_in_groups);
-        let chosen = tightest(&counts, found.rank.l3_caches as usize, self.demand.cores).unwrap_or_default();
-        let mut missing = self.demand.cores as usize;
-        let mut parts = Vec::with_capacity(chosen.len());
-        for group in chosen.into_iter().map(|index| &self.machine.groups()[groups[index]]) {
-            let free = group.regular.clone().filter(|&core| self.machine.cores()[core].is_within(words));
-            let cores: Vec<usize> = free.take(missing).collect();
-            missing -= cores.len();
-            parts.push(Part { numa: group.numa, cores });
+    /// What is picked of the cache groups of these nodes, and these groups.
+    fn pick(&self, nodes: &[u16], units: u32) -> (Vec<usize>, Pick, u32) {
+        let indices = self.groups_of(nodes);
+        let groups: Vec<GroupFree> = indices.iter().map(|&group| self.groups[group]).collect();
+        let tight = self.demand.tight();
+        let picked = match self.demand.span {
+            Span::OneL3 => pick_one(&groups, units, tight),
+            Span::Together | Span::Nodes(_) => pick(&groups, units, tight),
+        };
+        let picked = picked.unwrap_or_default();
+        let touched = picked.touched(&groups);
+        (indices, picked, touched)
+    }
+
+    /// What is free in the L3 caches that such a share of a node touches; less is better.
+    fn touched(&self, position: u16, units: u32) -> i64 {
+        let (_, _, touched) = self.pick(&[position], units);
+        if self.demand.tight() { i64::from(touched) } else { -i64::from(touched) }
+    }
+
+    /// What each of these nodes gives of a pod that is spread.
+    fn shares(&self, nodes: &[u16]) -> Vec<u32> {
+        let (units, tight) = (self.demand.units, self.demand.tight());
+        let mut touched = |position, units| self.touched(position, units);
+        evenly(&self.supply, nodes, units, tight, &mut touched).0.into_vec()
+    }
+
+    /// Tells sets of equal rank apart that touch several L3 caches: by what these have free, less what is taken.
+    fn tie(&self, nodes: &[u16], rank: &Rank, looks_left: &mut usize) -> u32 {
+        if rank.l3_caches < 2 {
+            return 0;
         }
-        parts
+        let groups: usize = nodes.iter().map(|&position| self.machine.nodes()[self.numa(position)].groups.len()).sum();
+        let Some(left) = looks_left.checked_sub(groups * groups) else {
+            return u32::MAX;
+        };
+        *looks_left = left;
+        let touched: u32 = match self.demand.span {
+            Span::Nodes(_) => {
+                let shares = self.shares(nodes);
+                nodes.iter().zip(shares).map(|(&position, share)| self.pick(&[position], share).2).sum()
+            }
+            Span::Together | Span::OneL3 => self.pick(nodes, self.demand.units).2,
+        };
+        let left = touched.saturating_sub(self.demand.units);
+        // MAX_CPUS is far below the half.
+        if self.demand.tight() { left } else { u32::MAX / 2 - left }
     }
 
-    fn memory(&self, found: &Found, parts: &[Part]) -> Vec<(u32, u64)> {
-        let wanted = self.demand.memory_bytes;
-        let mut missing = wanted;
-        let mut given: Vec<(usize, u64, u64)> = Vec::with_capacity(found.nodes.len());
-        for &position in &found.nodes {
-            let numa = self.numa(position);
-            let free = self.summary.nodes()[usize::from(position)].memory_bytes;
-            let own: usize = parts.iter().filter(|part| part.numa == numa).map(|part| part.cores.len()).sum();
-            let share = u128::from(wanted) * own as u128 / u128::from(self.demand.cores);
-            // At most `wanted`, since the cores of all nodes are the demand.
-            let bytes = u64::try_from(share).unwrap_or(wanted).min(free);
-            missing -= bytes;
-            given.push((numa, bytes, free));
+    /// The lowest free units of the cache groups picked.
+    fn take(&self, nodes: &[u16]) -> Vec<Part> {
+        if let Span::Nodes(_) = self.demand.span {
+            let shares = self.shares(nodes);
+            return nodes.iter().zip(shares).flat_map(|(&position, share)| self.take_of(&[position], share)).collect();
         }
-        for (_, bytes, free) in &mut given {
-            let more = missing.min(*free - *bytes);
-            *bytes += more;
-            missing -= more;
-        }
-        let without_memory = wanted == 0;
-        given
-            .into_iter()
-            .filter(|&(_, bytes, _)| without_memory || bytes > 0)
-            .map(|(numa, bytes, _)| (self.machine.numa_ids()[numa], bytes))
-            .collect()
+        self.take_of(nodes, self.demand.units)
     }
-}
 
-fn deal(machine: &Machine, request: &CpuRequest, mut parts: Vec<Part>) -> Vec<(String, CpuMask)> {
-    let width = machine.smt_width();
-    let mut order: Vec<usize> = (0..request.containers.len()).collect();
-    order.sort_by_key(|&index| (Reverse(request.containers[index].cpus), index));
-    let mut masks = vec![CpuMask::new(); request.containers.len()];
-    for index in order {
-        let wanted = request.containers[index].cpus;
-        let cores = draw(&mut parts, wanted.div_ceil(width) as usize);
-        for (&core, used) in cores.iter().zip((0..wanted).step_by(width as usize)) {
-            let core = &machine.cores()[core];
-            if wanted - used >= width {
-                core.add_to(&mut masks[index]);
-            } else {
-                masks[index].extend(core.cpus.iter().take((wanted - used) as usize));
+    fn take_of(&self, nodes: &[u16], units: u32) -> Vec<Part> {
+        let (indices, picked, _) = self.pick(nodes, units);
+        let part = |units: Vec<Unit>, group: usize| Part { numa: self.machine.groups()[group].numa, units };
+        let whole = picked.whole.iter().map(|&position| (indices[position], self.free_units(indices[position])));
+        let mut taken: Vec<(usize, Vec<Unit>)> = whole.collect();
+        let mut missing = picked.units as usize;
+        let partly: Vec<usize> = picked.part.iter().map(|&position| indices[position]).collect();
+        if self.single {
+            taken.extend(self.single_threads(&partly, missing));
+        } else {
+            for group in partly {
+                let mut units = self.free_units(group);
+                units.truncate(missing);
+                missing -= units.len();
+                taken.push((group, units));
             }
         }
+        taken.sort_unstable_by_key(|(group, _)| *group);
+        taken.into_iter().filter(|(_, units)| !units.is_empty()).map(|(group, units)| part(units, group)).collect()
     }
-    request.containers.iter().zip(masks).map(|(container, mask)| (container.name.clone(), mask)).collect()
+
+    /// So many free threads of these cache groups: those of partly used cores first, so that whole cores stay whole.
+    fn single_threads(&self, groups: &[usize], count: usize) -> Vec<(usize, Vec<Unit>)> {
+        let words = self.usable.words();
+        let mut threads: Vec<(bool, Unit, usize)> = Vec::new();
+        for &group in groups {
+            let own = self.free_units(group).into_iter();
+            threads.extend(own.map(|unit| (self.machine.cores()[unit.core].is_within(words), unit, group)));
+        }
+        threads.sort_unstable();
+        threads.truncate(count);
+        groups
+            .iter()
+            .map(|&group| {
+                let own = threads.iter().filter(|thread| thread.2 == group).map(|thread| thread.1);
+                let mut units: Vec<Unit> = own.collect();
+                units.sort_unstable();
+                (group, units)
+            })
+            .collect()
+    }
+
+    /// All free units of a cache group, ascending.
+    fn free_units(&self, group: usize) -> Vec<Unit> {
+        let words = self.usable.words();
+        let cores = self.machine.groups()[group].regular.clone();
+        if self.single {
+            let threads = |core: usize| {
+                let free = self.machine.cores()[core].cpus.iter().filter(|&cpu| self.usable.contains(cpu));
+                free.map(move |cpu| Unit { core, cpu: Some(cpu) })
+            };
+            return cores.flat_map(threads).collect();
+        }
+        let free = cores.filter(|&core| self.machine.cores()[core].is_within(words));
+        free.map(|core| Unit { core, cpu: None }).collect()
+    }
+
+    /// Bytes, and huge pages, of each node that gives some.
+    fn memory(&self, nodes: &[u16], parts: &[Part]) -> (Vec<(u32, u64)>, Vec<NumaHugePages>) {
+        let units_of = |position: u16| -> usize {
+            let own = parts.iter().filter(|part| part.numa == self.numa(position));
+            own.map(|part| part.units.len()).sum()
+        };
+        let units: Vec<usize> = nodes.iter().map(|&position| units_of(position)).collect();
+        let id = |position: u16| self.machine.numa_ids()[self.numa(position)];
+        let free = |&position: &u16| self.supply.pool.nodes()[usize::from(position)].memory_bytes;
+        let bytes = in_proportion(self.demand.memory_bytes, self.demand.units, &units, nodes.iter().map(free));
+        let mut huge_pages = Vec::new();
+        for need in self.demand.huge_pages {
+            let free = |&position: &u16| self.supply.rest.pages(need.page_bytes, position);
+            let pages = in_proportion(need.pages(), self.demand.units, &units, nodes.iter().map(free));
+            let given = nodes.iter().zip(pages).filter(|&(_, pages)| pages > 0);
+            huge_pages.extend(given.map(|(&position, pages)| NumaHugePages {
+                numa_node: id(position),
+                page_bytes: need.page_bytes,
+                bytes: pages.saturating_mul(need.page_bytes),
+            }));
+        }
+        huge_pages.sort_unstable();
+        let without_memory = self.demand.memory_bytes == 0;
+        let given = nodes.iter().map(|&position| id(position)).zip(bytes);
+        let gives = |(id, bytes): &(u32, u64)| {
+            without_memory || *bytes > 0 || huge_pages.iter().any(|pages| pages.numa_node == *id)
+        };
+        (given.filter(gives).collect(), huge_pages)
+    }
 }
 
-/// Takes `count` cores out of the parts for one container.
-fn draw(parts: &mut [Part], count: usize) -> Vec<usize> {
-    let whole = (0..parts.len()).filter(|&p| parts[p].cores.len() >= count).min_by_key(|&p| (parts[p].cores.len(), p));
-    if let Some(part) = whole {
-        return parts[part].cores.drain(..count).collect();
+/// An amount split over nodes as these give `units` of `all`, as far as it is free there; the rest from the lowest.
+fn in_proportion(amount: u64, all: u32, units: &[usize], free: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut missing = amount;
+    let mut given: Vec<(u64, u64)> = Vec::with_capacity(units.len());
+    for (&own, free) in units.iter().zip(free) {
+        let share = u128::from(amount) * own as u128 / u128::from(all);
+        // At most the amount, since the units of all nodes are the demand.
+        let part = u64::try_from(share).unwrap_or(amount).min(free);
+        missing -= part;
+        given.push((part, free));
     }
-    let left = |numa: usize, parts: &[Part]| -> usize {
-        parts.iter().filter(|part| part.numa == numa).map(|part| part.cores.len()).sum()
-    };
-    let mut nodes: Vec<usize> = parts.iter().map(|part| part.numa).collect();
-    nodes.dedup();
-    let holding = nodes.iter().copied().filter(|&numa| left(numa, parts) >= count);
-    if let Some(tight) = holding.min_by_key(|&numa| (left(numa, parts), numa)) {
-        nodes = vec![tight];
-    } else {
-        nodes.sort_by_key(|&numa| (Reverse(left(numa, parts)), numa));
+    for (part, free) in &mut given {
+        let more = missing.min(*free - *part);
+        *part += more;
+        missing -= more;
     }
-    let mut drawn = Vec::with_capacity(count);
-    for numa in nodes {
-        let mut own: Vec<usize> = (0..parts.len()).filter(|&p| parts[p].numa == numa).collect();
-        own.sort_by_key(|&p| (Reverse(parts[p].cores.len()), p));
-        for part in own {
-            let more = (count - drawn.len()).min(parts[part].cores.len());
-            drawn.extend(parts[part].cores.drain(..more));
-        }
-    }
-    drawn.sort_unstable();
-    drawn
+    given.into_iter().map(|(part, _)| part).collect()
 }

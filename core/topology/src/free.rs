@@ -1,190 +1,177 @@
 //! What is free on a machine, counted once a snapshot so that evaluating a request costs some tens of nanoseconds.
 
-use std::cmp::Reverse;
+use std::borrow::Cow;
 
-use smallvec::SmallVec;
-
-use crate::machine::{CacheGroup, Machine};
+use crate::demand::Supply;
+use crate::machine::Machine;
+use crate::pool::{Count, Pool};
 use crate::search::search;
-use crate::{NodeFree, Score, Wish};
+use crate::{CpuClass, CpuMask, CpuRequest, NoFit, NodeFree, Score, Surroundings, Threads, Wish};
 
-/// When a container runs, and so what of its CPUs others may use again.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
-    /// Runs with the other app containers, after all init containers have ended.
-    #[default]
-    App,
-    /// An init container that is never ended (`restartPolicy: Always`): runs with everything after it, gives nothing back.
-    Sidecar,
-    /// Runs alone beside the sidecars before it, and ends: uses the CPUs that the app containers get.
-    Init,
+/// Free pages of one size in one NUMA node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct PagesFree {
+    page_bytes: u64,
+    /// Among the NUMA nodes with CPUs.
+    position: u16,
+    pages: u64,
 }
 
-/// Exclusive whole CPUs for one container.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ContainerCpus {
-    /// The container's name, unique in its pod.
-    pub name: String,
-    /// How many CPUs; each container starts on a core of its own. 0 is allowed and gets none.
-    pub cpus: u32,
-    /// When it runs.
-    pub role: Role,
+/// What is free beside CPUs, and what holds for whole cores, threads, regular and isolated CPUs alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rest {
+    pub(crate) smt_width: u32,
+    /// Free CPUs of the shared pool above its reserve.
+    pub(crate) spare_cpus: u32,
+    /// Of the NUMA nodes with CPUs.
+    memory_bytes: u64,
+    huge_pages: Vec<PagesFree>,
+    /// The distance, both ways added, of every two NUMA nodes with CPUs, if it is everywhere the same.
+    pub(crate) even_distance: Option<u32>,
 }
 
-/// Huge pages of one size that a pod asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HugePageNeed {
-    /// Size of one page, bytes.
-    pub page_bytes: u64,
-    /// Bytes in such pages.
-    pub bytes: u64,
-}
+impl Rest {
+    pub(crate) fn new(machine: &Machine, free: &NodeFree<'_>) -> Self {
+        let with_cpus = machine.nodes().iter().enumerate().filter(|(_, node)| !node.cpus.is_empty());
+        let mut memory_bytes = 0u64;
+        let mut huge_pages = Vec::new();
+        for (position, (index, _)) in (0u16..).zip(with_cpus) {
+            memory_bytes = memory_bytes.saturating_add(free.memory_free_bytes.get(index).copied().unwrap_or(0));
+            let own = free.huge_pages.iter().filter(|pages| machine.numa_index(pages.numa_node) == Some(index));
+            huge_pages.extend(own.filter(|pages| pages.page_bytes > 0).map(|pages| PagesFree {
+                page_bytes: pages.page_bytes,
+                position,
+                pages: pages.bytes / pages.page_bytes,
+            }));
+        }
+        huge_pages.sort_unstable();
+        let pool = free.cpus.intersect(machine.cpus()).subtract(machine.isolated());
+        Self {
+            smt_width: machine.smt_width(),
+            spare_cpus: pool.len().saturating_sub(free.shared_reserve),
+            memory_bytes,
+            huge_pages,
+            even_distance: machine.even_distance(),
+        }
+    }
 
-/// What a pod asks of one node: exclusive CPUs per container, in whole physical cores, and memory beside them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct CpuRequest {
-    /// The containers that get exclusive CPUs, in the order of the pod: init containers and sidecars as they start, then
-    /// the others.
-    pub containers: Vec<ContainerCpus>,
-    /// Memory of the whole pod, bytes, without huge pages; must fit into the NUMA nodes chosen.
-    pub memory_bytes: u64,
-    /// Huge pages of the whole pod by size, ascending; must fit into the NUMA nodes chosen.
-    pub huge_pages: Vec<HugePageNeed>,
-    /// What it wishes beyond the numbers.
-    pub wish: Wish,
-}
+    /// Free pages of that size in the node at `position`.
+    pub(crate) fn pages(&self, page_bytes: u64, position: u16) -> u64 {
+        let own = self.huge_pages.iter().filter(|free| (free.page_bytes, free.position) == (page_bytes, position));
+        own.fold(0, |sum, free| sum.saturating_add(free.pages))
+    }
 
-impl CpuRequest {
-    /// Whole cores needed on a machine with this many threads per core.
-    #[must_use]
-    pub fn cores(&self, smt_width: u32) -> u64 {
-        self.containers.iter().map(|container| u64::from(container.cpus.div_ceil(smt_width.max(1)))).sum()
+    /// Whether all NUMA nodes with CPUs together have the memory and the huge pages.
+    pub(crate) fn refuse_memory(&self, request: &CpuRequest) -> Result<(), NoFit> {
+        if request.memory_bytes > self.memory_bytes {
+            return Err(NoFit::NotEnoughMemory { needed_bytes: request.memory_bytes, free_bytes: self.memory_bytes });
+        }
+        for need in &request.huge_pages {
+            let own = self.huge_pages.iter().filter(|free| free.page_bytes == need.page_bytes);
+            let pages = own.fold(0u64, |sum, free| sum.saturating_add(free.pages));
+            if need.pages() > pages {
+                return Err(NoFit::NotEnoughHugePages {
+                    page_bytes: need.page_bytes,
+                    needed_bytes: need.pages().saturating_mul(need.page_bytes),
+                    free_bytes: pages.saturating_mul(need.page_bytes),
+                });
+            }
+        }
+        Ok(())
     }
 }
 
-/// Why a request does not fit. CPU numbers count whole cores: siblings of a half-used core included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum NoFit {
-    /// No container asks for a CPU.
-    #[error("no container asks for exclusive CPUs")]
-    NothingRequested,
-    /// It would not fit the machine if everything were free.
-    #[error("needs {needed_cpus} CPUs in whole cores, the machine has {machine_cpus}")]
-    LargerThanMachine {
-        /// CPUs needed, in whole cores.
-        needed_cpus: u64,
-        /// CPUs in regular cores.
-        machine_cpus: u32,
-    },
-    /// Too few whole cores are free.
-    #[error("needs {needed_cpus} CPUs in whole cores, {free_cpus} are free")]
-    NotEnoughFreeCpus {
-        /// CPUs needed, in whole cores.
-        needed_cpus: u64,
-        /// CPUs of wholly free regular cores.
-        free_cpus: u32,
-    },
-    /// The shared pool would become smaller than its reserve.
-    #[error("needs {needed_cpus} CPUs in whole cores, the shared pool can spare {spare_cpus}")]
-    SharedReserve {
-        /// CPUs needed, in whole cores.
-        needed_cpus: u64,
-        /// Free CPUs above the reserve.
-        spare_cpus: u32,
-    },
-    /// The NUMA nodes with CPUs have too little free memory together.
-    #[error("needs {needed_bytes} bytes of memory, the NUMA nodes with CPUs have {free_bytes} free")]
-    NotEnoughMemory {
-        /// Bytes asked for.
-        needed_bytes: u64,
-        /// Bytes free.
-        free_bytes: u64,
-    },
+/// CPUs of one class of a machine; none: all of them.
+fn class_cpus(machine: &Machine, class: CpuClass) -> Option<CpuMask> {
+    match class {
+        CpuClass::Regular if machine.isolated().is_empty() => None,
+        CpuClass::Regular => Some(machine.cpus().subtract(machine.isolated())),
+        CpuClass::Isolated => Some(machine.isolated().clone()),
+    }
 }
 
-/// Cores and memory that a request comes down to on one machine.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Demand {
-    /// At least 1.
-    pub(crate) cores: u32,
-    pub(crate) memory_bytes: u64,
+/// The CPUs that a request of such a wish may use, and the class they are of: never on a core with a disliked pod.
+pub(crate) struct Usable<'a> {
+    pub(crate) cpus: Cow<'a, CpuMask>,
+    class: Option<CpuMask>,
 }
 
-/// One NUMA node that has CPUs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct NumaFree {
-    pub(crate) memory_bytes: u64,
-    /// Regular cores.
-    pub(crate) cores: u16,
-    /// Those of them that are wholly free.
-    pub(crate) free_cores: u16,
-    /// Dense index in the machine.
-    pub(crate) index: u16,
-    /// Where its cache groups end in `FreeSummary::groups`; they start where the previous node's end.
-    groups_end: u16,
+impl<'a> Usable<'a> {
+    pub(crate) fn new(machine: &Machine, free: &NodeFree<'a>, class: CpuClass, around: &Surroundings) -> Self {
+        let class = class_cpus(machine, class);
+        let mut cpus = Cow::Borrowed(free.cpus);
+        if let Some(class) = &class {
+            cpus.to_mut().intersect_with(class);
+        }
+        if !around.disliked.is_empty() {
+            cpus.to_mut().subtract_with(&machine.whole_cores(&around.disliked));
+        }
+        Self { cpus, class }
+    }
+
+    pub(crate) fn count<'b>(
+        &'b self,
+        machine: &'b Machine,
+        free: &NodeFree<'b>,
+        threads: Threads,
+        around: &'b Surroundings,
+    ) -> Count<'b> {
+        Count {
+            machine,
+            usable: &self.cpus,
+            class: self.class.as_ref(),
+            memory_free_bytes: free.memory_free_bytes,
+            // On a machine without siblings a thread is a core.
+            single_threads: threads == Threads::Any && machine.smt_width() > 1,
+            around,
+        }
+    }
 }
 
-/// Free whole cores per NUMA node and cache group, and free memory, of one node at one moment.
+/// Whole cores and threads of one class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Class {
+    cores: Pool,
+    /// None where they are the same.
+    threads: Option<Pool>,
+}
+
+impl Class {
+    fn new(machine: &Machine, free: &NodeFree<'_>, class: CpuClass) -> Self {
+        let around = Surroundings::default();
+        let usable = Usable::new(machine, free, class, &around);
+        let pool = |threads| Pool::count(&usable.count(machine, free, threads, &around)).0;
+        Self { cores: pool(Threads::WholeCores), threads: (machine.smt_width() > 1).then(|| pool(Threads::Any)) }
+    }
+
+    fn pool(&self, threads: Threads) -> &Pool {
+        self.threads.as_ref().filter(|_| threads == Threads::Any).unwrap_or(&self.cores)
+    }
+}
+
+/// Free CPUs per NUMA node and cache group, and free memory, of one node at one moment, for pods without surroundings.
 ///
 /// Whoever holds a snapshot builds one per node when that node's reservations or topology change and keeps it beside
-/// the [`Machine`]; [`FreeSummary::evaluate`] then reads only this. Up to 8 NUMA nodes and 32 L3 caches it is one
-/// flat value without heap.
+/// the [`Machine`]; [`FreeSummary::evaluate`] then reads only this, and allocates nothing up to 16 NUMA nodes and 32 L3
+/// caches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FreeSummary {
-    smt_width: u32,
-    largest_l3: u32,
-    largest_numa: u32,
-    machine_cores: u32,
-    free_cores: u32,
-    spare_cpus: u32,
-    memory_bytes: u64,
-    numa_nodes: SmallVec<[NumaFree; 8]>,
-    /// Free cores of the cache groups, NUMA node by NUMA node, largest first within each.
-    groups: SmallVec<[u16; 32]>,
-    even_distance: Option<u32>,
+    rest: Rest,
+    regular: Class,
+    /// Only on machines that have isolated CPUs.
+    isolated: Option<Box<Class>>,
 }
 
 impl FreeSummary {
     /// Counts what is free.
     #[must_use]
     pub fn new(machine: &Machine, free: &NodeFree<'_>) -> Self {
-        Self::counted(machine, free).0
-    }
-
-    /// The summary, and the free cores of every cache group of the machine in the machine's order.
-    pub(crate) fn counted(machine: &Machine, free: &NodeFree<'_>) -> (Self, SmallVec<[u16; 32]>) {
-        let words = free.cpus.words();
-        let count = |group: &CacheGroup| {
-            machine.cores()[group.regular.clone()].iter().filter(|core| core.is_within(words)).count() as u16
-        };
-        let in_order: SmallVec<[u16; 32]> = machine.groups().iter().map(count).collect();
-        let mut numa_nodes: SmallVec<[NumaFree; 8]> = SmallVec::new();
-        // Nodes without CPUs have no groups, so those of the others follow one another.
-        let mut groups = in_order.clone();
-        for (index, node) in machine.nodes().iter().enumerate().filter(|(_, node)| !node.cpus.is_empty()) {
-            let own = &mut groups[node.groups.clone()];
-            own.sort_unstable_by_key(|&free_cores| Reverse(free_cores));
-            numa_nodes.push(NumaFree {
-                memory_bytes: free.memory_free_bytes.get(index).copied().unwrap_or(0),
-                cores: node.regular_cores as u16,
-                free_cores: own.iter().sum(),
-                index: index as u16,
-                groups_end: node.groups.end as u16,
-            });
+        let isolated = || Box::new(Class::new(machine, free, CpuClass::Isolated));
+        Self {
+            rest: Rest::new(machine, free),
+            regular: Class::new(machine, free, CpuClass::Regular),
+            isolated: (!machine.isolated().is_empty()).then(isolated),
         }
-        let summary = Self {
-            smt_width: machine.smt_width(),
-            largest_l3: machine.groups().iter().map(|group| group.regular.len()).max().unwrap_or(0) as u32,
-            largest_numa: numa_nodes.iter().map(|node| u32::from(node.cores)).max().unwrap_or(0),
-            machine_cores: numa_nodes.iter().map(|node| u32::from(node.cores)).sum(),
-            free_cores: numa_nodes.iter().map(|node| u32::from(node.free_cores)).sum(),
-            spare_cpus: free.cpus.intersect(machine.cpus()).len().saturating_sub(free.shared_reserve),
-            memory_bytes: numa_nodes.iter().fold(0, |sum: u64, node| sum.saturating_add(node.memory_bytes)),
-            numa_nodes,
-            groups,
-            even_distance: machine.even_distance(),
-        };
-        (summary, in_order)
     }
 
     /// The score the choice for this request would have; `machine` is the one the summary was made of.
@@ -192,61 +179,28 @@ impl FreeSummary {
     /// # Errors
     /// [`NoFit`] if, and only if, [`crate::choose`] says so too.
     pub fn evaluate(&self, machine: &Machine, request: &CpuRequest) -> Result<Score, NoFit> {
+        let units = request.units(self.rest.smt_width);
+        let Some(supply) = self.supply(&request.wish) else {
+            let needed_cpus = units.saturating_mul(u64::from(request.unit_cpus(self.rest.smt_width)));
+            let none = NoFit::TooFewIsolatedCpus { needed_cpus, isolated_cpus: 0 };
+            return Err(if units == 0 { NoFit::NothingRequested } else { none });
+        };
+        supply.evaluate(machine, request)
+    }
+
+    pub(crate) fn supply(&self, wish: &Wish) -> Option<Supply<'_>> {
+        let class = match wish.class {
+            CpuClass::Regular => &self.regular,
+            CpuClass::Isolated => self.isolated.as_deref()?,
+        };
+        Some(Supply { rest: &self.rest, pool: class.pool(wish.threads) })
+    }
+}
+
+impl Supply<'_> {
+    pub(crate) fn evaluate(&self, machine: &Machine, request: &CpuRequest) -> Result<Score, NoFit> {
         let demand = self.demand(request)?;
-        let found = search(machine, self, &demand, &mut |_, _| 0).ok_or_else(|| self.not_enough_cpus(&demand))?;
-        Ok(self.score(&found.rank, demand.cores))
-    }
-
-    /// The request in cores, if the sums allow it. Sums suffice: all NUMA nodes together are one of the sets searched.
-    pub(crate) fn demand(&self, request: &CpuRequest) -> Result<Demand, NoFit> {
-        let cores = request.cores(self.smt_width);
-        let needed_cpus = cores.saturating_mul(u64::from(self.smt_width));
-        if cores == 0 {
-            return Err(NoFit::NothingRequested);
-        }
-        if cores > u64::from(self.machine_cores) {
-            return Err(NoFit::LargerThanMachine { needed_cpus, machine_cpus: self.machine_cores * self.smt_width });
-        }
-        if cores > u64::from(self.free_cores) {
-            return Err(NoFit::NotEnoughFreeCpus { needed_cpus, free_cpus: self.free_cores * self.smt_width });
-        }
-        if needed_cpus > u64::from(self.spare_cpus) {
-            return Err(NoFit::SharedReserve { needed_cpus, spare_cpus: self.spare_cpus });
-        }
-        if request.memory_bytes > self.memory_bytes {
-            return Err(NoFit::NotEnoughMemory { needed_bytes: request.memory_bytes, free_bytes: self.memory_bytes });
-        }
-        Ok(Demand { cores: cores as u32, memory_bytes: request.memory_bytes })
-    }
-
-    /// What a search that found nothing comes to; the sums of [`FreeSummary::demand`] leave no such case.
-    pub(crate) fn not_enough_cpus(&self, demand: &Demand) -> NoFit {
-        NoFit::NotEnoughFreeCpus {
-            needed_cpus: u64::from(demand.cores) * u64::from(self.smt_width),
-            free_cpus: self.free_cores * self.smt_width,
-        }
-    }
-
-    pub(crate) fn largest_l3(&self) -> u32 {
-        self.largest_l3
-    }
-
-    pub(crate) fn largest_numa(&self) -> u32 {
-        self.largest_numa
-    }
-
-    pub(crate) fn nodes(&self) -> &[NumaFree] {
-        &self.numa_nodes
-    }
-
-    /// Free cores of the cache groups of the node at `position`, largest first.
-    pub(crate) fn groups_of(&self, position: usize) -> &[u16] {
-        let start = position.checked_sub(1).map_or(0, |previous| self.numa_nodes[previous].groups_end);
-        &self.groups[usize::from(start)..usize::from(self.numa_nodes[position].groups_end)]
-    }
-
-    /// The distance, both ways added, of every two NUMA nodes with CPUs, if it is everywhere the same.
-    pub(crate) fn even_distance(&self) -> Option<u32> {
-        self.even_distance
+        let found = search(machine, self, &demand, &mut |_, _| 0).ok_or_else(|| self.nothing_found(&demand))?;
+        Ok(self.score(&found.rank, &demand))
     }
 }

@@ -26,17 +26,24 @@
 
 mod caches;
 mod choose;
+mod deal;
+mod demand;
+mod fill;
 mod free;
 mod machine;
 mod mask;
 mod mask_text;
+mod pick;
+mod pool;
 mod rank;
+mod refusal;
+mod request;
 mod search;
 mod terms;
 mod wish;
 
 pub use choose::{Choice, NodeFree, NumaHugePages, Verdict, choose, evaluate};
-pub use free::{ContainerCpus, CpuRequest, FreeSummary, HugePageNeed, NoFit, Role};
+pub use free::FreeSummary;
 pub use machine::{
     CacheDescription, CoreDescription, CpuField, CpuKindDescription, Field, GroupDescription, HugePages,
     LOCAL_DISTANCE, MAX_CPUS, MAX_PCI_DEVICES, MAX_PCI_NAMES, Machine, MachineDescription, MachineError,
@@ -45,6 +52,8 @@ pub use machine::{
 pub use mask::CpuMask;
 pub use mask_text::CpuListError;
 pub use rank::Score;
+pub use refusal::NoFit;
+pub use request::{ContainerCpus, CpuRequest, HugePageNeed, Role};
 pub use search::{MAX_NUMA_SETS, MAX_SEARCH_STEPS};
 pub use terms::Terms;
 pub use wish::{Align, Cache, CpuClass, Packing, Surroundings, Threads, Wish};

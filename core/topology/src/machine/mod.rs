@@ -97,9 +97,13 @@ impl Core {
     pub(crate) fn is_within(&self, free: &[u64]) -> bool {
         self.words.iter().all(|&(word, bits)| free.get(word as usize).copied().unwrap_or(0) & bits == bits)
     }
-}
 
-impl Core {
+    /// How many hardware threads are in `free`.
+    pub(crate) fn threads_within(&self, free: &[u64]) -> u32 {
+        let within = |&(word, bits): &(u32, u64)| (free.get(word as usize).copied().unwrap_or(0) & bits).count_ones();
+        self.words.iter().map(within).sum()
+    }
+
     /// Adds all hardware threads to a mask.
     pub(crate) fn add_to(&self, mask: &mut CpuMask) {
         for &(word, bits) in &self.words {

@@ -1,13 +1,19 @@
 //! Every set of NUMA nodes of one size, but for those that cannot be the least.
 
-use super::{GROUPS_PER_STEP, MAX_SEARCH_STEPS, NodeSet, Search, Sums, caches_needed};
+use smallvec::SmallVec;
+
+use super::{GROUPS_PER_STEP, MAX_SEARCH_STEPS, NodeSet, Search, Sums};
 use crate::Machine;
-use crate::free::{FreeSummary, NumaFree};
-use crate::rank::Rank;
+use crate::demand::{Demand, Span, Supply};
+use crate::fill::{Fill, fill};
+use crate::pool::NumaFree;
+use crate::rank::{Left, Rank};
 
 /// What stays the same while all sets of one size are walked through.
 pub(super) struct Walk {
     size: usize,
+    /// No set has a better appeal than all of the machine.
+    appeal: Fill,
     /// No set needs fewer cache groups than the largest groups of the machine.
     fewest_caches: u32,
     /// For each position the nearest earlier one that is its equal in all respects, or [`NO_TWIN`]; empty if unknown.
@@ -21,10 +27,12 @@ const FEW_NODES: usize = 5;
 
 impl Walk {
     pub(super) fn new<T>(search: &Search<'_, T>) -> Self {
-        let largest = search.groups.iter().map(|group| group.free());
-        let many = search.summary.nodes().len() > FEW_NODES;
-        let twins = if many { twins(search.machine, search.summary) } else { NodeSet::new() };
-        Self { size: 0, fewest_caches: caches_needed(largest, search.demand.cores).0, twins }
+        let demand = search.demand;
+        let groups = || search.groups.iter().map(|group| group.group());
+        let appeal = if demand.span == Span::Together { fill(groups(), demand.units, true) } else { Fill::default() };
+        let many = search.supply.pool.nodes().len() > FEW_NODES;
+        let twins = if many { twins(search.machine, search.supply, demand) } else { NodeSet::new() };
+        Self { size: 0, appeal, fewest_caches: fewest_caches(groups().map(|group| group.free), demand), twins }
     }
 
     /// The same for sets of another size.
@@ -34,15 +42,34 @@ impl Walk {
     }
 }
 
+/// The fewest cache groups there can be, whatever their appeal.
+fn fewest_caches(free: impl Iterator<Item = u16>, demand: &Demand<'_>) -> u32 {
+    if demand.span == Span::OneL3 {
+        return 1;
+    }
+    let mut largest: SmallVec<[u16; 32]> = free.collect();
+    largest.sort_unstable_by(|a, b| b.cmp(a));
+    let mut missing = demand.units;
+    let needed = largest.iter().take_while(|&&free| {
+        missing > 0 && {
+            missing = missing.saturating_sub(u32::from(free));
+            true
+        }
+    });
+    needed.count() as u32
+}
+
 /// The nearest earlier node that has the same free and the same distances. A set with a node but not its earlier twin
 /// ranks as the set with the two exchanged, and has higher ids: it need not be tried.
-fn twins(machine: &Machine, summary: &FreeSummary) -> NodeSet {
-    let nodes = summary.nodes();
+fn twins(machine: &Machine, supply: &Supply<'_>, demand: &Demand<'_>) -> NodeSet {
+    let nodes = supply.pool.nodes();
+    let pages = |position: usize, size: u64| supply.rest.pages(size, position as u16);
     let alike = |own: usize, other: usize| {
         let (a, b) = (&nodes[own], &nodes[other]);
         let class = |node: &NumaFree| machine.distance_class(usize::from(node.index));
-        (a.free_cores, a.memory_bytes, class(a)) == (b.free_cores, b.memory_bytes, class(b))
-            && summary.groups_of(own) == summary.groups_of(other)
+        (a.free, a.memory_bytes, class(a)) == (b.free, b.memory_bytes, class(b))
+            && supply.pool.groups_of(own) == supply.pool.groups_of(other)
+            && demand.huge_pages.iter().all(|need| pages(own, need.page_bytes) == pages(other, need.page_bytes))
     };
     (0..nodes.len())
         .map(|own| (0..own).rev().find(|&other| alike(own, other)).map_or(NO_TWIN, |other| other as u16))
@@ -53,7 +80,11 @@ impl<T: FnMut(&[u16], &Rank) -> u32> Search<'_, T> {
     /// Offers every set that continues the chosen one with positions from `from` on and may be the least.
     pub(super) fn every(&mut self, walk: &Walk, from: usize, sums: Sums) {
         let missing = walk.size - self.chosen.len();
-        for position in from..=self.summary.nodes().len() - missing {
+        // Of nodes that each give once, all that are missing may be needed.
+        if matches!(self.demand.span, Span::Nodes(wanted) if sums.gifts as usize + missing < wanted as usize) {
+            return;
+        }
+        for position in from..=self.nodes().len() - missing {
             if self.steps >= MAX_SEARCH_STEPS {
                 return;
             }
@@ -69,7 +100,7 @@ impl<T: FnMut(&[u16], &Rank) -> u32> Search<'_, T> {
                     self.every(walk, position + 1, next);
                     self.pop();
                 }
-            } else if self.serves(&next) {
+            } else if self.serves(&next, Some(position as u16)) {
                 next.distance += self.to_chosen(position as u16);
                 if self.may_be_less(walk, &next) {
                     self.push(position as u16);
@@ -87,8 +118,11 @@ impl<T: FnMut(&[u16], &Rank) -> u32> Search<'_, T> {
             self.steps += groups / GROUPS_PER_STEP;
             return true;
         };
-        let bound = (sums.distance, walk.fewest_caches, sums.cores - self.demand.cores);
-        let held = (best.rank.distance, best.rank.l3_caches, best.rank.numa_left);
+        let Fill { far, disliked, unliked, .. } = walk.appeal;
+        let left = Left::new(sums.free - self.demand.units, self.demand.tight());
+        let bound = (sums.distance, far, disliked, unliked, walk.fewest_caches, left);
+        let held = &best.rank;
+        let held = (held.distance, held.far, held.disliked, held.unliked, held.l3_caches, held.numa_left);
         if bound > held {
             return false;
         }

@@ -5,9 +5,11 @@ mod greedy;
 
 use smallvec::SmallVec;
 
-use crate::Machine;
-use crate::free::{Demand, FreeSummary};
-use crate::rank::Rank;
+use crate::demand::{Demand, Span, Supply};
+use crate::fill::{Fill, evenly, fill, fill_one};
+use crate::pool::{GroupFree, NumaFree};
+use crate::rank::{Left, Rank};
+use crate::{Align, Machine};
 use exact::Walk;
 
 /// How many sets of NUMA nodes of one size are tried before the search turns greedy: the number of halves of 16.
@@ -23,7 +25,7 @@ pub const MAX_SEARCH_STEPS: u64 = 1 << 18;
 /// A cache group looked at is so much less than a NUMA node.
 const GROUPS_PER_STEP: u64 = 8;
 
-/// Positions in `FreeSummary::nodes`, ascending.
+/// Positions in `Pool::nodes`, ascending.
 pub(crate) type NodeSet = SmallVec<[u16; 16]>;
 
 /// The least choice: its rank and NUMA nodes.
@@ -38,31 +40,40 @@ pub(crate) struct Found {
 /// where it matters; it must depend on nothing but the rank and what is free in the nodes of the set.
 pub(crate) fn search(
     machine: &Machine,
-    summary: &FreeSummary,
-    demand: &Demand,
+    supply: &Supply<'_>,
+    demand: &Demand<'_>,
     tie: &mut impl FnMut(&[u16], &Rank) -> u32,
 ) -> Option<Found> {
-    if let Some((rank, position)) = single(summary, demand, tie) {
+    if !matches!(demand.span, Span::Nodes(_))
+        && let Some((rank, position)) = single(supply, demand, tie)
+    {
         return Some(Found { rank, tie: None, nodes: NodeSet::from_slice(&[position]) });
     }
-    let mut search = Search::new(machine, summary, demand, tie);
+    if demand.wish.align == Align::SingleNuma {
+        return None;
+    }
+    let mut search = Search::new(machine, supply, demand, tie);
     search.several();
     search.best
 }
 
 /// The least of the single nodes that serve; by far the most common case, so it keeps to a few numbers.
-fn single(summary: &FreeSummary, demand: &Demand, tie: &mut impl FnMut(&[u16], &Rank) -> u32) -> Option<(Rank, u16)> {
+fn single(supply: &Supply<'_>, demand: &Demand<'_>, tie: &mut impl FnMut(&[u16], &Rank) -> u32) -> Option<(Rank, u16)> {
     let mut best: Option<(Rank, u16)> = None;
-    for (position, node) in (0u16..).zip(summary.nodes()) {
-        let free_cores = u32::from(node.free_cores);
-        if free_cores < demand.cores || node.memory_bytes < demand.memory_bytes {
+    for (position, node) in (0u16..).zip(supply.pool.nodes()) {
+        if u32::from(node.free) < demand.units
+            || node.memory_bytes < demand.memory_bytes
+            || !has_pages(supply, demand, &[position])
+        {
             continue;
         }
-        let (l3_caches, l3_left) =
-            caches_needed(summary.groups_of(usize::from(position)).iter().copied(), demand.cores);
-        let rank = Rank { numa_nodes: 1, distance: 0, l3_caches, numa_left: free_cores - demand.cores, l3_left };
+        let groups = supply.pool.groups_of(usize::from(position)).iter().copied();
+        let Some(fill) = filled(groups.take_while(|group| group.free > 0), demand) else {
+            continue;
+        };
+        let rank = rank_of(1, 0, &fill, u32::from(node.free), demand);
         let better = best.is_none_or(|(held, other)| {
-            rank < held || rank == held && l3_caches > 1 && tie(&[position], &rank) < tie(&[other], &rank)
+            rank < held || rank == held && rank.l3_caches > 1 && tie(&[position], &rank) < tie(&[other], &rank)
         });
         if better {
             best = Some((rank, position));
@@ -71,33 +82,42 @@ fn single(summary: &FreeSummary, demand: &Demand, tie: &mut impl FnMut(&[u16], &
     best
 }
 
-/// Fewest of these cache groups (largest first) that hold so many cores, and what is left in it if it is one (0 if more:
-/// then the rest is told apart by the tie-breaker). There are enough cores.
-fn caches_needed(groups: impl Iterator<Item = u16>, cores: u32) -> (u32, u32) {
-    let mut held = 0;
-    let mut count = 0;
-    for free in groups.map(u32::from) {
-        if free >= cores {
-            // The last one that holds them all is the tightest.
-            held = free;
-            count = 1;
-        } else if held >= cores {
-            break;
-        } else {
-            held += free;
-            count += 1;
-        }
+/// What it takes to serve from these cache groups; none if one is asked for and none is large enough.
+fn filled(groups: impl Iterator<Item = GroupFree>, demand: &Demand<'_>) -> Option<Fill> {
+    if demand.span == Span::OneL3 {
+        return fill_one(groups, demand.units, demand.tight());
     }
-    (count, if count == 1 { held - cores } else { 0 })
+    Some(fill(groups, demand.units, demand.tight()))
+}
+
+fn rank_of(numa_nodes: u32, distance: u64, fill: &Fill, free: u32, demand: &Demand<'_>) -> Rank {
+    Rank {
+        numa_nodes,
+        distance,
+        far: fill.far,
+        disliked: fill.disliked,
+        unliked: fill.unliked,
+        l3_caches: fill.caches,
+        numa_left: Left::new(free - demand.units, demand.tight()),
+        l3_left: Left::new(fill.left, demand.tight()),
+    }
+}
+
+/// Whether these nodes have the huge pages.
+fn has_pages(supply: &Supply<'_>, demand: &Demand<'_>, nodes: &[u16]) -> bool {
+    demand.huge_pages.iter().all(|need| {
+        let own = nodes.iter().map(|&position| supply.rest.pages(need.page_bytes, position));
+        own.fold(0, u64::saturating_add) >= need.pages()
+    })
 }
 
 struct Search<'a, T> {
     machine: &'a Machine,
-    summary: &'a FreeSummary,
-    demand: &'a Demand,
+    supply: &'a Supply<'a>,
+    demand: &'a Demand<'a>,
     tie: &'a mut T,
     best: Option<Found>,
-    /// Every cache group with free cores, largest first.
+    /// Every cache group with free units, most wanted first, then largest.
     groups: SmallVec<[Group; 32]>,
     /// The set that is being put together.
     chosen: NodeSet,
@@ -108,52 +128,62 @@ struct Search<'a, T> {
     steps: u64,
 }
 
-/// Free cores of a cache group and the position of its NUMA node; one number sorts faster than two.
+/// A cache group and the position of its NUMA node; one number sorts faster than three.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Group(u32);
+struct Group(u64);
 
 impl Group {
-    fn new(free: u16, position: u16) -> Self {
-        Self(u32::from(free) << 16 | u32::from(position))
-    }
-
-    fn free(self) -> u16 {
-        (self.0 >> 16) as u16
+    fn new(group: GroupFree, position: u16) -> Self {
+        Self(u64::from(group.order()) << 16 | u64::from(u16::MAX - position))
     }
 
     fn position(self) -> usize {
-        (self.0 & 0xffff) as usize
+        usize::from(u16::MAX - (self.0 & 0xffff) as u16)
+    }
+
+    fn group(self) -> GroupFree {
+        GroupFree::of_order((self.0 >> 16) as u32)
     }
 }
 
 /// Sums over a set that is being put together.
 #[derive(Clone, Copy, Default)]
 struct Sums {
-    cores: u32,
+    /// Free units.
+    free: u32,
+    /// Of [`Demand::gift`].
+    gifts: u32,
     memory_bytes: u64,
     distance: u64,
 }
 
 impl<'a, T: FnMut(&[u16], &Rank) -> u32> Search<'a, T> {
-    fn new(machine: &'a Machine, summary: &'a FreeSummary, demand: &'a Demand, tie: &'a mut T) -> Self {
-        let count = summary.nodes().len();
+    fn new(machine: &'a Machine, supply: &'a Supply<'a>, demand: &'a Demand<'a>, tie: &'a mut T) -> Self {
+        let count = supply.pool.nodes().len();
         let mut groups: SmallVec<[Group; 32]> = SmallVec::new();
         for position in 0..count as u16 {
-            // Largest first: after the first without free cores none has any.
-            let own = summary.groups_of(usize::from(position)).iter().take_while(|free| **free > 0);
-            groups.extend(own.map(|&free| Group::new(free, position)));
+            // After the first without free units none has any.
+            let own = supply.pool.groups_of(usize::from(position)).iter().take_while(|group| group.free > 0);
+            groups.extend(own.map(|&group| Group::new(group, position)));
         }
-        groups.sort_unstable_by(|a, b| b.cmp(a));
+        groups.sort_unstable();
         let member = SmallVec::from_elem(false, count);
-        Self { machine, summary, demand, tie, best: None, groups, chosen: NodeSet::new(), member, steps: 0 }
+        Self { machine, supply, demand, tie, best: None, groups, chosen: NodeSet::new(), member, steps: 0 }
+    }
+
+    fn nodes(&self) -> &'a [NumaFree] {
+        self.supply.pool.nodes()
     }
 
     /// The fewest nodes, two at least, that serve together.
     fn several(&mut self) {
-        let count = self.summary.nodes().len();
+        let count = self.nodes().len();
         let fewest = if count > 2 { self.fewest_nodes().max(2) } else { count };
-        if fewest >= count {
-            return self.all();
+        if self.all_that_give() || fewest > count {
+            return;
+        }
+        if fewest == count {
+            return self.of_positions(0..count as u16);
         }
         let mut walk = Walk::new(self);
         for size in fewest..=count {
@@ -170,32 +200,58 @@ impl<'a, T: FnMut(&[u16], &Rank) -> u32> Search<'a, T> {
         }
     }
 
-    /// All nodes together; they serve, or there was no search.
-    fn all(&mut self) {
+    /// If a pod that is spread needs every node that can give it something: these, if they have its memory too.
+    fn all_that_give(&mut self) -> bool {
+        let giving = |search: &Self| -> NodeSet {
+            (0u16..).zip(search.nodes()).filter(|(_, node)| node.free > 0).map(|(position, _)| position).collect()
+        };
+        if let Span::Nodes(count) = self.demand.span {
+            let nodes = giving(self);
+            if nodes.len() == count as usize {
+                self.of_positions(nodes.into_iter());
+            }
+        }
+        self.best.is_some()
+    }
+
+    /// These nodes together, if they serve.
+    fn of_positions(&mut self, positions: impl Iterator<Item = u16>) {
         let mut sums = Sums::default();
-        for position in 0..self.summary.nodes().len() as u16 {
+        for position in positions {
             sums = self.with(position, &sums);
             sums.distance += self.to_chosen(position);
             self.push(position);
         }
-        self.offer(&sums);
+        if self.serves(&sums, None) {
+            self.offer(&sums);
+        }
+        while !self.chosen.is_empty() {
+            self.pop();
+        }
     }
 
-    /// Cores and memory with that node; its distances are left to be added.
+    /// Sums with that node; its distances are left to be added.
     fn with(&self, position: u16, sums: &Sums) -> Sums {
-        let node = &self.summary.nodes()[usize::from(position)];
+        let node = &self.nodes()[usize::from(position)];
         Sums {
-            cores: sums.cores + u32::from(node.free_cores),
+            free: sums.free + u32::from(node.free),
+            gifts: sums.gifts + self.demand.gift(node.free, node.most_in_l3),
             memory_bytes: sums.memory_bytes.saturating_add(node.memory_bytes),
             distance: sums.distance,
         }
     }
 
-    /// How many of the largest nodes, cores and memory taken apart, reach the demand: a bound, not an answer.
+    /// How many of the largest nodes, units, memory and huge pages taken apart, reach the demand: a bound, not an answer.
     fn fewest_nodes(&self) -> usize {
-        let nodes = self.summary.nodes();
-        let cores = fewest(nodes.iter().map(|node| u64::from(node.free_cores)), u64::from(self.demand.cores));
-        cores.max(fewest(nodes.iter().map(|node| node.memory_bytes), self.demand.memory_bytes))
+        let (nodes, demand) = (self.nodes(), self.demand);
+        let gift = |node: &NumaFree| u64::from(demand.gift(node.free, node.most_in_l3));
+        let units = fewest(nodes.iter().map(gift), u64::from(demand.gifts_wanted()));
+        let memory = fewest(nodes.iter().map(|node| node.memory_bytes), demand.memory_bytes);
+        let of_size = demand.huge_pages.iter().map(|need| {
+            let pages = (0..nodes.len()).map(|position| self.supply.rest.pages(need.page_bytes, position as u16));
+            fewest(pages, need.pages())
+        });
+        of_size.fold(units.max(memory), usize::max)
     }
 
     fn push(&mut self, position: u16) {
@@ -209,16 +265,25 @@ impl<'a, T: FnMut(&[u16], &Rank) -> u32> Search<'a, T> {
         }
     }
 
-    fn serves(&self, sums: &Sums) -> bool {
-        sums.cores >= self.demand.cores && sums.memory_bytes >= self.demand.memory_bytes
+    /// Whether the chosen nodes, and `with` them, serve; the sums are theirs.
+    fn serves(&self, sums: &Sums, with: Option<u16>) -> bool {
+        let demand = self.demand;
+        if sums.gifts < demand.gifts_wanted() || sums.memory_bytes < demand.memory_bytes {
+            return false;
+        }
+        if demand.huge_pages.is_empty() {
+            return true;
+        }
+        let nodes: NodeSet = self.chosen.iter().copied().chain(with).collect();
+        has_pages(self.supply, demand, &nodes)
     }
 
     /// Both ways.
     fn between(&self, a: u16, b: u16) -> u64 {
-        if let Some(even) = self.summary.even_distance() {
+        if let Some(even) = self.supply.rest.even_distance {
             return u64::from(even);
         }
-        let nodes = self.summary.nodes();
+        let nodes = self.nodes();
         let (a, b) = (usize::from(nodes[usize::from(a)].index), usize::from(nodes[usize::from(b)].index));
         self.machine.both_ways(a, b)
     }
@@ -227,18 +292,22 @@ impl<'a, T: FnMut(&[u16], &Rank) -> u32> Search<'a, T> {
         self.chosen.iter().map(|&other| self.between(other, position)).sum()
     }
 
+    /// What it takes to serve from the chosen set.
+    fn filled(&self) -> Option<Fill> {
+        let demand = self.demand;
+        if let Span::Nodes(_) = demand.span {
+            let (_, fill) = evenly(self.supply, &self.chosen, demand.units, demand.tight(), &mut |_, _| 0);
+            return Some(fill);
+        }
+        let own = self.groups.iter().filter(|group| self.member[group.position()]);
+        filled(own.map(|group| group.group()), demand)
+    }
+
     /// Ranks the chosen set, which serves the demand, and keeps it if it is less than the best so far. The exact search
     /// offers sets in ascending order of their ids, so the first of equals stays.
     fn offer(&mut self, sums: &Sums) {
-        let own = self.groups.iter().filter(|group| self.member[group.position()]).map(|group| group.free());
-        let (l3_caches, l3_left) = caches_needed(own, self.demand.cores);
-        let rank = Rank {
-            numa_nodes: self.chosen.len() as u32,
-            distance: sums.distance,
-            l3_caches,
-            numa_left: sums.cores - self.demand.cores,
-            l3_left,
-        };
+        let Some(fill) = self.filled() else { return };
+        let rank = rank_of(self.chosen.len() as u32, sums.distance, &fill, sums.free, self.demand);
         let mut own_tie = None;
         if let Some(best) = &mut self.best {
             if rank > best.rank {

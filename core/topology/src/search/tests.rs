@@ -3,10 +3,10 @@
 
 use super::greedy::MAX_GREEDY_LOOKS;
 use super::{MAX_NUMA_SETS, MAX_SEARCH_STEPS, Search, subsets};
-use crate::free::Demand;
+use crate::demand::{Demand, Span};
 use crate::{
     CacheDescription, ContainerCpus, CoreDescription, CpuMask, CpuRequest, FreeSummary, Machine, MachineDescription,
-    NodeFree, NumaDescription, NumaDistance, PackageDescription, Surroundings,
+    NodeFree, NumaDescription, NumaDistance, PackageDescription, Surroundings, Wish,
 };
 
 /// One CPU a core, `l3` caches of `cores` cores in each NUMA node; no two nodes have the same distances if `uneven`.
@@ -39,9 +39,11 @@ fn steps(machine: &Machine, taken: &CpuMask, memory: &[u64], cores: u32, memory_
     let free = machine.cpus().subtract(taken);
     let free = NodeFree { cpus: &free, memory_free_bytes: memory, huge_pages: &[], shared_reserve: 0 };
     let summary = FreeSummary::new(machine, &free);
-    let demand = Demand { cores, memory_bytes };
+    let supply = summary.supply(&Wish::default()).unwrap();
+    let wish = Wish::default();
+    let demand = Demand { units: cores, memory_bytes, huge_pages: &[], wish, span: Span::Together };
     let mut tie = |_: &[u16], _: &crate::rank::Rank| 0;
-    let mut search = Search::new(machine, &summary, &demand, &mut tie);
+    let mut search = Search::new(machine, &supply, &demand, &mut tie);
     search.several();
     let found = search.best.as_ref().unwrap();
     let held = |&position: &u16| memory[usize::from(position)];

@@ -1,0 +1,187 @@
+//! What is free of one kind (whole cores or single threads, regular or isolated), counted by NUMA node and cache group.
+
+use smallvec::SmallVec;
+
+use crate::machine::{CacheGroup, Core, Machine};
+use crate::{CpuMask, Surroundings};
+
+/// How much a pod wants a cache group, less is better: its devices are elsewhere, a pod it dislikes is there, no pod it
+/// likes is there. What it has no wish about counts as granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Appeal(u8);
+
+impl Appeal {
+    const FAR: u8 = 4;
+    const DISLIKED: u8 = 2;
+    const UNLIKED: u8 = 1;
+
+    fn of(group: &CacheGroup, around: &Surroundings) -> Self {
+        let far = !around.near.is_empty() && !group.cpus.intersects(&around.near);
+        let disliked = group.l3_cpus.intersects(&around.disliked);
+        let unliked = !around.liked.is_empty() && !group.l3_cpus.intersects(&around.liked);
+        Self(u8::from(far) * Self::FAR + u8::from(disliked) * Self::DISLIKED + u8::from(unliked) * Self::UNLIKED)
+    }
+
+    pub(crate) fn is_far(self) -> bool {
+        self.0 & Self::FAR != 0
+    }
+
+    pub(crate) fn is_disliked(self) -> bool {
+        self.0 & Self::DISLIKED != 0
+    }
+
+    pub(crate) fn is_unliked(self) -> bool {
+        self.0 & Self::UNLIKED != 0
+    }
+}
+
+/// One cache group: what is free in it, and how much it is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct GroupFree {
+    pub(crate) appeal: Appeal,
+    /// Units.
+    pub(crate) free: u16,
+}
+
+impl GroupFree {
+    /// Most wanted first, then most free; those without anything free at the end.
+    pub(crate) fn order(self) -> u32 {
+        if self.free == 0 { u32::MAX } else { u32::from(self.appeal.0) << 16 | u32::from(u16::MAX - self.free) }
+    }
+
+    /// The group with something free that is ordered so.
+    pub(crate) fn of_order(order: u32) -> Self {
+        Self { appeal: Appeal((order >> 16) as u8), free: u16::MAX - (order & 0xffff) as u16 }
+    }
+}
+
+/// One NUMA node that has CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NumaFree {
+    pub(crate) memory_bytes: u64,
+    /// Units.
+    pub(crate) free: u16,
+    /// Units of its cache group with most free.
+    pub(crate) most_in_l3: u16,
+    /// Dense index in the machine.
+    pub(crate) index: u16,
+    /// Where its cache groups end in `Pool::groups`; they start where the previous node's end.
+    groups_end: u16,
+}
+
+/// Units (whole cores, or threads) of one class of CPUs on one machine. Up to 8 NUMA nodes and 32 L3 caches it is one flat
+/// value without heap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pool {
+    /// CPUs of a unit.
+    pub(crate) unit_cpus: u32,
+    /// Units there are.
+    pub(crate) total: u32,
+    /// Units that are free.
+    pub(crate) free: u32,
+    /// Units of the largest cache group.
+    pub(crate) largest_l3: u32,
+    /// Units of the largest NUMA node.
+    pub(crate) largest_numa: u32,
+    /// NUMA nodes that have units.
+    pub(crate) numa_nodes_with_units: u32,
+    /// Whether nearness and likes were asked for: then a group without is a lack.
+    pub(crate) wants_near: bool,
+    pub(crate) wants_liked: bool,
+    nodes: SmallVec<[NumaFree; 8]>,
+    /// NUMA node by NUMA node, in [`GroupFree::order`] within each.
+    groups: SmallVec<[GroupFree; 32]>,
+}
+
+/// What is to be counted.
+#[derive(Clone, Copy)]
+pub(crate) struct Count<'a> {
+    pub(crate) machine: &'a Machine,
+    /// CPUs that may be used.
+    pub(crate) usable: &'a CpuMask,
+    /// CPUs of the class, used or not; none: all of the machine.
+    pub(crate) class: Option<&'a CpuMask>,
+    /// Bytes by dense NUMA index.
+    pub(crate) memory_free_bytes: &'a [u64],
+    /// Threads instead of whole cores.
+    pub(crate) single_threads: bool,
+    pub(crate) around: &'a Surroundings,
+}
+
+impl Count<'_> {
+    fn units(&self, cores: &[Core], words: &[u64]) -> u32 {
+        if self.single_threads {
+            cores.iter().map(|core| core.threads_within(words)).sum()
+        } else {
+            cores.iter().filter(|core| core.is_within(words)).count() as u32
+        }
+    }
+
+    fn total(&self, group: &CacheGroup) -> u32 {
+        let cores = &self.machine.cores()[group.regular.clone()];
+        match self.class {
+            Some(class) => self.units(cores, class.words()),
+            None if self.single_threads => cores.len() as u32 * self.machine.smt_width(),
+            None => cores.len() as u32,
+        }
+    }
+}
+
+impl Pool {
+    /// Counts, and also says what is free in each cache group in the machine's order.
+    pub(crate) fn count(count: &Count<'_>) -> (Self, SmallVec<[GroupFree; 32]>) {
+        let machine = count.machine;
+        let words = count.usable.words();
+        let in_order: SmallVec<[GroupFree; 32]> = machine
+            .groups()
+            .iter()
+            .map(|group| GroupFree {
+                appeal: Appeal::of(group, count.around),
+                free: count.units(&machine.cores()[group.regular.clone()], words) as u16,
+            })
+            .collect();
+        let mut pool = Self {
+            unit_cpus: if count.single_threads { 1 } else { machine.smt_width() },
+            total: 0,
+            free: 0,
+            largest_l3: 0,
+            largest_numa: 0,
+            numa_nodes_with_units: 0,
+            wants_near: !count.around.near.is_empty(),
+            wants_liked: !count.around.liked.is_empty(),
+            nodes: SmallVec::new(),
+            groups: in_order.clone(),
+        };
+        // Nodes without CPUs have no groups, so those of the others follow one another.
+        for (index, node) in machine.nodes().iter().enumerate().filter(|(_, node)| !node.cpus.is_empty()) {
+            let totals = machine.groups()[node.groups.clone()].iter().map(|group| count.total(group));
+            let of_node: u32 = totals.clone().sum();
+            pool.total += of_node;
+            pool.largest_l3 = pool.largest_l3.max(totals.max().unwrap_or(0));
+            pool.largest_numa = pool.largest_numa.max(of_node);
+            pool.numa_nodes_with_units += u32::from(of_node > 0);
+            let own = &mut pool.groups[node.groups.clone()];
+            own.sort_unstable_by_key(|group| group.order());
+            let free = own.iter().map(|group| group.free).sum();
+            pool.free += u32::from(free);
+            pool.nodes.push(NumaFree {
+                memory_bytes: count.memory_free_bytes.get(index).copied().unwrap_or(0),
+                free,
+                most_in_l3: own.iter().map(|group| group.free).max().unwrap_or(0),
+                index: index as u16,
+                groups_end: node.groups.end as u16,
+            });
+        }
+        (pool, in_order)
+    }
+
+    pub(crate) fn nodes(&self) -> &[NumaFree] {
+        &self.nodes
+    }
+
+    /// The cache groups of the node at `position`, in [`GroupFree::order`].
+    pub(crate) fn groups_of(&self, position: usize) -> &[GroupFree] {
+        let start = position.checked_sub(1).map_or(0, |previous| self.nodes[previous].groups_end);
+        &self.groups[usize::from(start)..usize::from(self.nodes[position].groups_end)]
+    }
+}
