@@ -1,9 +1,10 @@
-//! The agent's one loop: look at the machine, publish what changed, keep a NodePlacement there, judge its reservations.
+//! The agent's loop: look at the machine, publish what changed, keep a NodePlacement there, judge its reservations, and
+//! say what the pinning observes.
 use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_crds::conditions::merge;
-use fairlead_crds::{NodePlacement, NodePlacementStatus, NodeTopology};
+use fairlead_crds::{NodePlacement, NodePlacementStatus, NodeTopology, NodeTopologySpec};
 use fairlead_runtime::{ApiError, Backoff, Pulse, ReadinessHandle};
 use fairlead_topology::Machine;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -11,7 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,8 @@ use crate::judge::judge;
 use crate::machine::{Distrust, Known, MachineReader, Reading};
 use crate::metrics::AgentMetrics;
 use crate::objects::{Objects, owned_by};
+use crate::pin::{Cores, promises_of};
+use crate::pinner::{Inputs, Report};
 use crate::seen::{Seen, Slot};
 use crate::trouble::TurnError;
 
@@ -51,6 +54,10 @@ pub struct Setup {
     pub seed: u64,
     /// What `/debug/dump` shows; kept by the loop.
     pub shown: Arc<Mutex<Value>>,
+    /// What the pinning is told.
+    pub inputs: watch::Sender<Inputs>,
+    /// What it tells.
+    pub report: watch::Receiver<Report>,
 }
 
 struct Looked {
@@ -101,6 +108,7 @@ impl Agent {
                     Some(seen) => self.see(seen),
                     None => return,
                 },
+                Ok(()) = self.setup.report.changed() => self.hear(),
                 () = tokio::time::sleep_until(next) => {}
             }
             // A turn is not broken off: each call of it has its own limit.
@@ -124,7 +132,9 @@ impl Agent {
             Seen::Topology(event) => self.topology.take(event),
             Seen::Placement(event) => {
                 self.status_at.get_or_insert(Instant::now() + STATUS_DEBOUNCE);
-                self.placement.take(event)
+                let missing = self.placement.take(event);
+                self.tell_promises();
+                missing
             }
         };
         if missing {
@@ -136,9 +146,35 @@ impl Agent {
         }
     }
 
+    /// The pinning sees the NodePlacement no later than this loop.
+    fn tell_promises(&self) {
+        let promises = promises_of(self.placement.object.as_ref());
+        self.setup.inputs.send_if_modified(|inputs| {
+            let changed = inputs.promises.as_ref() != Some(&promises);
+            inputs.promises = Some(promises);
+            changed
+        });
+    }
+
+    fn hear(&mut self) {
+        self.setup.report.mark_unchanged();
+        self.status_at.get_or_insert(Instant::now() + STATUS_DEBOUNCE);
+        if !self.published() {
+            self.turn_at = self.turn_at.min(Instant::now());
+        }
+    }
+
+    /// What is to be published. While it is too early to tell who pins, what an earlier agent said stays.
+    fn wanted_spec(&self) -> Option<NodeTopologySpec> {
+        let mut spec = self.looked.as_ref()?.reading.spec.clone();
+        let earlier = || self.topology.object.as_ref().and_then(|seen| seen.spec.pinning.clone());
+        spec.pinning = self.setup.report.borrow().pinning.clone().or_else(earlier);
+        Some(spec)
+    }
+
     fn published(&self) -> bool {
-        let (Some(looked), Some(uid)) = (&self.looked, &self.node_uid) else { return false };
-        self.topology.object.as_ref().is_some_and(|seen| seen.spec == looked.reading.spec && owned_by(seen.meta(), uid))
+        let (Some(spec), Some(uid)) = (self.wanted_spec(), &self.node_uid) else { return false };
+        self.topology.object.as_ref().is_some_and(|seen| seen.spec == spec && owned_by(seen.meta(), uid))
             && self.placement.object.as_ref().is_some_and(|seen| owned_by(seen.meta(), uid))
     }
 
@@ -178,7 +214,7 @@ impl Agent {
             self.look().await?;
             self.look_at = now + self.setup.refresh;
         }
-        let Some(looked) = &self.looked else { return Ok(()) };
+        let Some(spec) = self.wanted_spec() else { return Ok(()) };
         let uid = match &self.node_uid {
             Some(uid) => uid.clone(),
             None => {
@@ -187,10 +223,9 @@ impl Agent {
             }
         };
         self.node_uid = Some(uid.clone());
-        let spec = &looked.reading.spec;
         let seen = self.topology.object.as_ref();
-        if !seen.is_some_and(|seen| seen.spec == *spec && owned_by(seen.meta(), &uid)) {
-            let applied = self.setup.objects.apply_topology(&uid, spec).await?;
+        if !seen.is_some_and(|seen| seen.spec == spec && owned_by(seen.meta(), &uid)) {
+            let applied = self.setup.objects.apply_topology(&uid, &spec).await?;
             self.setup.metrics.topology_writes.inc();
             tracing::info!(cores = spec.cores.len(), numa_nodes = spec.numa_nodes.len(), "Published the NodeTopology");
             self.topology.object = Some(applied);
@@ -236,6 +271,8 @@ impl Agent {
         let cpus = reading.description.cores.iter().map(|core| i64::from(core.cpus.len())).sum();
         self.setup.metrics.cpus.set(cpus);
         self.setup.metrics.disagreements.set(i64::try_from(reading.spec.disagreements.len()).unwrap_or(i64::MAX));
+        let cores = Cores::of(&reading.description);
+        self.setup.inputs.send_modify(|inputs| inputs.cores = Some(cores));
         self.looked = Some(Looked { reading, machine });
         self.status_at.get_or_insert(Instant::now());
         Ok(())
@@ -269,13 +306,16 @@ impl Agent {
         metrics.consistent.set(i64::from(judgement.consistent.status == Some(true)));
         let current = placement.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         let generation = placement.metadata.generation;
-        let conditions = merge(current, &[judgement.consistent], generation, &Time(Timestamp::now()));
+        let observed = self.setup.report.borrow().observed.clone();
+        let mut wanted = vec![judgement.consistent];
+        wanted.extend(observed.as_ref().map(|observed| observed.pinned.clone()));
+        let conditions = merge(current, &wanted, generation, &Time(Timestamp::now()));
         Some(NodePlacementStatus {
             observed_generation: generation,
             pods: judgement.pods,
             reserved_cpus: judgement.reserved_cpus,
-            shared_cpus: String::new(),
-            containers: Vec::new(),
+            shared_cpus: observed.as_ref().map(|observed| observed.shared_cpus.clone()).unwrap_or_default(),
+            containers: observed.map(|observed| observed.containers).unwrap_or_default(),
             conditions,
         })
     }

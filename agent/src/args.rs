@@ -29,6 +29,28 @@ pub struct Args {
     /// Seconds between two looks at the machine; CPUs and memory may come and go while it runs
     #[arg(long, env = "FAIRLEAD_REFRESH_SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub refresh_seconds: u64,
+    /// Socket on which the container runtime takes plugins (NRI); without one there the agent publishes and does not pin
+    #[arg(long, env = "FAIRLEAD_NRI_SOCKET", value_name = "FILE", default_value = "/var/run/nri/nri.sock")]
+    pub nri_socket: PathBuf,
+    /// Folder of the agent's own, kept over restarts: what was promised and who runs on it, and the lock that keeps a
+    /// second agent from pinning
+    #[arg(long, env = "FAIRLEAD_CHECKPOINT_DIR", value_name = "DIR", default_value = "/var/lib/fairlead")]
+    pub checkpoint_dir: PathBuf,
+    /// The kubelet's configuration; the agent pins only where the kubelet does not
+    #[arg(long, env = "FAIRLEAD_KUBELET_CONFIG", value_name = "FILE", default_value = "/host/kubelet/config.yaml")]
+    pub kubelet_config: PathBuf,
+    /// State file of the kubelet's CPU manager
+    #[arg(long, env = "FAIRLEAD_KUBELET_CPU_STATE", value_name = "FILE", default_value = "/host/kubelet/cpu_manager_state")]
+    pub kubelet_cpu_state: PathBuf,
+    /// State file of the kubelet's memory manager
+    #[arg(long, env = "FAIRLEAD_KUBELET_MEMORY_STATE", value_name = "FILE", default_value = "/host/kubelet/memory_manager_state")]
+    pub kubelet_memory_state: PathBuf,
+    /// Permit containers on isolated CPUs to use real-time scheduling (RLIMIT_RTPRIO); it is never set for them
+    #[arg(long, env = "FAIRLEAD_PERMIT_SCHED_FIFO")]
+    pub permit_sched_fifo: bool,
+    /// UID of the agent's own pod: it keeps all CPUs, because an agent with fewer would see a smaller machine
+    #[arg(long, env = "POD_UID", value_name = "UID")]
+    pub pod_uid: Option<String>,
 }
 
 /// A node's name is a DNS subdomain; here it must not be able to leave --machine-dir.

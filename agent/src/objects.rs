@@ -1,12 +1,16 @@
 //! The agent's calls to the API server: read its Node, apply its NodeTopology, create its NodePlacement, write the status.
+use std::time::Duration;
+
 use fairlead_crds::keys::manager;
 use fairlead_crds::{NodePlacement, NodePlacementStatus, NodeTopology, NodeTopologySpec};
 use fairlead_runtime::{API_DEADLINE, ApiError, deadline};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
+
+use crate::pin::{Promises, Version, promises_of};
 
 /// The objects of one node.
 #[derive(Clone)]
@@ -73,6 +77,16 @@ impl Objects {
         }
     }
 
+    /// What the NodePlacement promises now, past every watch. A list of one, because that right the agent has anyway.
+    ///
+    /// # Errors
+    /// The API server did not tell.
+    pub async fn read_promises(&self) -> Result<(Version, Promises), ApiError> {
+        let params = ListParams::default().fields(&format!("metadata.name={}", self.node_name));
+        let call = async { self.placements.list(&params).await };
+        Ok(promises_of(deadline("read NodePlacement", READ_DEADLINE, call).await?.items.first()))
+    }
+
     /// Writes the status of exactly that NodePlacement: one that was created anew under the name is another.
     ///
     /// # Errors
@@ -84,6 +98,9 @@ impl Objects {
         deadline("write status of NodePlacement", API_DEADLINE, call).await
     }
 }
+
+/// A creation waits for it.
+const READ_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The reference that makes the garbage collector delete an object with its Node, and with no other Node of that name.
 #[must_use]

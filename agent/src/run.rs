@@ -11,7 +11,7 @@ use fairlead_runtime::{
 use kube::Api;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{Agent, PAUSE_MAX, SILENCE_MAX, Setup};
@@ -19,6 +19,8 @@ use crate::args::Args;
 use crate::machine::MachineReader;
 use crate::metrics;
 use crate::objects::Objects;
+use crate::pin::{State, dump_of};
+use crate::pinner::{self, Checkpoint, Inputs, KubeletFiles, Pinner, Report};
 use crate::seen::Seen;
 
 /// Events of two objects: more than a handful never wait.
@@ -82,24 +84,48 @@ pub async fn run(args: Args) -> Result<(), RunError> {
             shutdown.token(),
         ),
     ];
+    let (inputs, seen_inputs) = watch::channel(Inputs::default());
+    let (report, seen_report) = watch::channel(Report::default());
+    let objects = Objects::new(&client, &args.node_name);
+    let pinning = pinner::Setup {
+        socket: args.nri_socket,
+        checkpoint: Checkpoint::new(&args.checkpoint_dir, &args.node_name),
+        kubelet: KubeletFiles {
+            config: args.kubelet_config,
+            cpu_state: args.kubelet_cpu_state,
+            memory_state: args.kubelet_memory_state,
+        },
+        permit_sched_fifo: args.permit_sched_fifo,
+        own_pod: args.pod_uid,
+        objects: objects.clone(),
+        metrics: counters.pinning.clone(),
+        pulse: heartbeat.register("pinning", pinner::SILENCE_MAX),
+        seed,
+    };
+    let pinner = Pinner::new(pinning, seen_inputs, report);
+    let pinned = pinner.state();
     let setup = Setup {
-        objects: Objects::new(&client, &args.node_name),
+        objects,
         refresh: Duration::from_secs(args.refresh_seconds),
         metrics: counters.clone(),
         ready: readiness.register("publish the machine"),
         pulse: heartbeat.register("agent", SILENCE_MAX),
         seed,
         shown: shown.clone(),
+        inputs,
+        report: seen_report,
         reader: MachineReader { node_name: args.node_name, machine_dir: args.machine_dir, sysfs_root: args.sysfs_root },
     };
 
     // Cancelled last, so that the probes are answered while the loop ends.
     let closed = CancellationToken::new();
-    let dump = DebugDump { client, dump: Arc::new(move || shown.lock().clone()) };
+    let dump = DebugDump { client, dump: Arc::new(move || dumped(&shown, &pinned)) };
     let admin = Admin { readiness, metrics: page, heartbeat, dump: Some(dump) };
     let admin = admin.serve(args.admin.admin_address, closed.clone()).await?;
+    let pinning = tokio::spawn(pinner.run(shutdown.token()));
     let work = Box::pin(async {
         Agent::new(setup).run(inbox, shutdown.token()).await;
+        drop(pinning.await);
         for pump in pumps {
             drop(pump.await);
         }
@@ -110,4 +136,10 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     closed.cancel();
     drop(admin.task.await);
     Ok(())
+}
+
+fn dumped(shown: &Mutex<Value>, pinned: &Mutex<State>) -> Value {
+    let mut dump = shown.lock().clone();
+    dump["pinning"] = dump_of(&pinned.lock());
+    dump
 }

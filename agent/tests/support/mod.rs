@@ -10,6 +10,7 @@ use fairlead_agent::agent::{Agent, SILENCE_MAX, Setup};
 use fairlead_agent::machine::MachineReader;
 use fairlead_agent::metrics::{self, AgentMetrics};
 use fairlead_agent::objects::{Objects, owner};
+use fairlead_agent::pinner::{Inputs, Report};
 use fairlead_runtime::{Heartbeat, Metrics, Readiness, WatchEvent};
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
@@ -18,7 +19,7 @@ use kube::client::Body;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -112,6 +113,8 @@ impl Server {
 pub struct House {
     pub api: Arc<Mutex<Server>>,
     pub sender: mpsc::Sender<Seen>,
+    /// What the pinning tells.
+    pub report: watch::Sender<Report>,
     pub readiness: Readiness,
     pub metrics: AgentMetrics,
     page: Arc<Metrics>,
@@ -130,6 +133,7 @@ impl House {
         let (page, metrics) = metrics::page();
         let shutdown = CancellationToken::new();
         let readiness = Readiness::new(shutdown.clone());
+        let report = watch::channel(Report::default()).0;
         let setup = Setup {
             reader: MachineReader {
                 node_name: NAME.into(),
@@ -143,9 +147,11 @@ impl House {
             pulse: Heartbeat::new().register("agent", SILENCE_MAX),
             seed: 7,
             shown: Arc::default(),
+            inputs: watch::channel(Inputs::default()).0,
+            report: report.subscribe(),
         };
         let task = tokio::spawn(Agent::new(setup).run(inbox, shutdown.clone()));
-        Self { api, sender, readiness, metrics, page, machine, shutdown, task }
+        Self { api, sender, report, readiness, metrics, page, machine, shutdown, task }
     }
 
     /// Lists what the API server holds, as the watches do first.

@@ -1,0 +1,166 @@
+//! What the agent knows of the node's containers.
+use std::collections::{BTreeMap, BTreeSet};
+
+use fairlead_topology::CpuMask;
+use serde::{Deserialize, Serialize};
+
+use super::{Cores, Place, Promises, Seen, Version};
+
+/// CPUs and memory nodes that a container holds until it ends.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// CPUs it runs on.
+    pub cpus: CpuMask,
+    /// Memory nodes it runs on.
+    pub memory_nodes: CpuMask,
+    /// CPUs that its pod keeps from everybody else: `cpus`, those of its other containers, idle siblings.
+    pub held: CpuMask,
+    /// The CPUs are isolated ones.
+    pub isolated: bool,
+}
+
+impl Claim {
+    /// Where its container is to run.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { cpus: self.cpus.clone(), memory_nodes: self.memory_nodes.clone(), unlimited: true }
+    }
+
+    /// CPUs that two pods would both run on, or one run on and the other hold.
+    #[must_use]
+    pub fn conflict(&self, other: &Self) -> CpuMask {
+        self.cpus.intersect(&other.held).union(&self.held.intersect(&other.cpus))
+    }
+}
+
+/// A container of the node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Container {
+    /// As it was last shown.
+    pub seen: Seen,
+    /// What it holds; none: it belongs to the shared pool.
+    pub claim: Option<Claim>,
+    /// Where it is known to run; none: everywhere.
+    pub runs: Option<Place>,
+    /// Why it cannot have what was promised.
+    pub blocked: Option<String>,
+    /// Why the runtime did not change it.
+    pub refused: Option<String>,
+    /// The runtime refused to change it this many times in a row.
+    pub refusals: u8,
+    /// It is not tried again before, ms.
+    pub retry_at_ms: u64,
+}
+
+/// How far the runtime is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize)]
+pub enum Link {
+    /// No connection, or not yet told everything.
+    #[default]
+    Down,
+    /// It told what it has.
+    Synchronized,
+}
+
+/// A container that waits to be created.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Waiting {
+    pub(super) seen: Seen,
+    /// Answered by then, ms.
+    pub(super) until_ms: u64,
+    /// The read under way began after this came.
+    pub(super) asked: bool,
+    /// Why the last read told nothing.
+    pub(super) read_failed: Option<String>,
+}
+
+/// Everything the decisions rest on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct State {
+    /// Whether runtimes may permit real-time scheduling to containers on isolated CPUs.
+    pub permit_sched_fifo: bool,
+    /// UID of the agent's own pod: it is left alone, for what a cgroup keeps from the agent the agent cannot see.
+    pub own_pod: Option<String>,
+    /// The machine.
+    pub cores: Cores,
+    /// What was promised.
+    pub promises: Promises,
+    /// Where the promises come from.
+    pub version: Version,
+    /// They come from the API server, not from the checkpoint.
+    pub listed: bool,
+    /// Containers by the runtime's id.
+    pub containers: BTreeMap<String, Container>,
+    /// The runtime.
+    pub link: Link,
+    /// Who else sets cpusets here, in a sentence.
+    pub rival: Option<String>,
+    pub(super) remembered: BTreeMap<String, Claim>,
+    pub(super) waiting: BTreeMap<u32, Waiting>,
+    pub(super) reading: bool,
+    /// The update under way.
+    pub(super) flight: Vec<(String, Place)>,
+    /// Containers of an update that failed: each is tried by itself.
+    pub(super) alone: BTreeSet<String>,
+    /// Containers are spread over CPUs that came free no earlier than this, ms.
+    pub(super) spread_at_ms: u64,
+}
+
+/// What outlives a restart of the agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Remembered {
+    /// What was promised.
+    pub promises: Promises,
+    /// Where that was read.
+    pub version: Version,
+    /// Claims by container id.
+    pub claims: BTreeMap<String, Claim>,
+}
+
+impl State {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new(permit_sched_fifo: bool, own_pod: Option<String>) -> Self {
+        Self { permit_sched_fifo, own_pod, ..Self::default() }
+    }
+
+    /// What is to be written to the checkpoint.
+    #[must_use]
+    pub fn to_remember(&self) -> Remembered {
+        let claim = |(id, container): (&String, &Container)| Some((id.clone(), container.claim.clone()?));
+        let mut claims = self.remembered.clone();
+        claims.extend(self.containers.iter().filter_map(claim));
+        Remembered { promises: self.promises.clone(), version: self.version.clone(), claims }
+    }
+
+    /// CPUs that claims keep from the shared pool.
+    #[must_use]
+    pub fn held(&self) -> CpuMask {
+        let mut held = CpuMask::new();
+        for claim in self.containers.values().filter_map(|container| container.claim.as_ref()) {
+            held.union_with(&claim.held);
+        }
+        held
+    }
+
+    /// CPUs of the shared pool. Promised CPUs are kept free for their pods as long as anything else is left; empty only
+    /// when claims hold everything, which happens when CPUs go offline.
+    #[must_use]
+    pub fn pool(&self) -> CpuMask {
+        let unclaimed = self.cores.shared.subtract(&self.held());
+        let mut pool = unclaimed.clone();
+        for promise in self.promises.values() {
+            pool.subtract_with(&promise.cpus);
+        }
+        if pool.is_empty() { unclaimed } else { pool }
+    }
+
+    /// When something is due without an event, ms.
+    #[must_use]
+    pub fn due_ms(&self) -> Option<u64> {
+        let waiting = self.waiting.values().map(|waiting| waiting.until_ms);
+        waiting.chain(self.next_update_ms()).min()
+    }
+}

@@ -1,0 +1,154 @@
+//! What the NodePlacement's status says of the containers.
+use std::collections::BTreeSet;
+
+use fairlead_crds::conditions::Wanted;
+use fairlead_crds::keys::{condition, reason};
+use fairlead_crds::node_placement::{ObservedContainer, PinState};
+
+use super::{Container, Link, Place, State};
+
+/// Reason: containers run elsewhere than promised.
+pub const NOT_AS_PROMISED: &str = "NotAsPromised";
+/// Reason: containers of the shared pool are on CPUs that are promised to others.
+pub const SHARED_NOT_MOVED: &str = "SharedContainersNotMoved";
+/// Reason: the runtime does not tell.
+pub const RUNTIME_AWAY: &str = "RuntimeAway";
+/// Bounds of the kind's schema.
+const CONTAINERS_MAX: usize = 4096;
+const MESSAGE_CHARS_MAX: usize = 512;
+/// Containers named in the condition's message.
+const NAMED_MAX: usize = 3;
+
+/// What is observed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Observed {
+    /// CPUs of the shared pool, kernel list format.
+    pub shared_cpus: String,
+    /// How many they are.
+    pub shared_cpu_count: u32,
+    /// Containers with CPUs of their own, by pod UID and name.
+    pub containers: Vec<ObservedContainer>,
+    /// Containers in the shared pool.
+    pub shared_containers: usize,
+    /// The condition Pinned.
+    pub pinned: Wanted,
+}
+
+/// What there is to say of the node's containers.
+#[must_use]
+pub fn observed(state: &State) -> Observed {
+    let mut containers = running(state);
+    let created: BTreeSet<(String, String)> =
+        containers.iter().map(|container| (container.pod_uid.clone(), container.name.clone())).collect();
+    for (uid, promise) in &state.promises {
+        for name in promise.containers.keys().filter(|name| !created.contains(&(uid.clone(), (*name).clone()))) {
+            containers.push(pending(uid, name));
+        }
+    }
+    containers.sort_by(|a, b| (&a.pod_uid, &a.name).cmp(&(&b.pod_uid, &b.name)));
+    containers.truncate(CONTAINERS_MAX);
+    let shared_containers =
+        state.containers.values().filter(|c| c.claim.is_none() && state.promised(&c.seen).is_none()).count();
+    let pinned = pinned(state, &containers);
+    let pool = state.pool();
+    let (shared_cpus, shared_cpu_count) = (pool.to_string(), pool.len());
+    Observed { shared_cpus, shared_cpu_count, containers, shared_containers, pinned }
+}
+
+fn running(state: &State) -> Vec<ObservedContainer> {
+    let mut lines: Vec<ObservedContainer> = Vec::new();
+    for container in state.containers.values() {
+        let promised = state.promised(&container.seen).is_some();
+        if !promised && container.claim.is_none() {
+            continue;
+        }
+        let line = line(state, container, promised);
+        // A container that was started again: the runtime may still have the earlier one.
+        match lines.iter_mut().find(|other| other.pod_uid == line.pod_uid && other.name == line.name) {
+            Some(other) if rank(other.state) < rank(line.state) => *other = line,
+            Some(_) => {}
+            None => lines.push(line),
+        }
+    }
+    lines
+}
+
+fn rank(state: PinState) -> u8 {
+    match state {
+        PinState::Pending => 0,
+        PinState::Pinned => 1,
+        PinState::Unpinned => 2,
+        PinState::Drifted => 3,
+    }
+}
+
+fn line(state: &State, container: &Container, promised: bool) -> ObservedContainer {
+    let wanted = container.claim.as_ref().map(super::Claim::place);
+    let as_wanted =
+        wanted.as_ref().is_some_and(|wanted| container.runs.as_ref().is_some_and(|runs| runs.satisfies(wanted)));
+    let offline = wanted.as_ref().map(|wanted| wanted.cpus.subtract(&state.cores.usable)).unwrap_or_default();
+    let (pin, message) = if !offline.is_empty() {
+        (PinState::Drifted, format!("CPUs {offline} are offline or not for pods any more"))
+    } else if let Some(why) = container.blocked.as_ref().or(container.refused.as_ref()) {
+        (PinState::Drifted, why.clone())
+    } else if !as_wanted {
+        (PinState::Unpinned, "it ran before the agent could pin it".to_owned())
+    } else if promised {
+        (PinState::Pinned, String::new())
+    } else {
+        (PinState::Pinned, "its reservation is gone; it keeps its CPUs until it ends".to_owned())
+    };
+    let everywhere = Place { cpus: state.cores.usable.clone(), memory_nodes: state.cores.memory_nodes.clone(), unlimited: false };
+    let runs = container.runs.as_ref().unwrap_or(&everywhere);
+    ObservedContainer {
+        pod_uid: container.seen.pod_uid.clone(),
+        name: container.seen.name.clone(),
+        state: pin,
+        cpus: runs.cpus.to_string(),
+        memory_nodes: runs.memory_nodes.to_string(),
+        message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
+    }
+}
+
+fn pending(uid: &str, name: &str) -> ObservedContainer {
+    ObservedContainer {
+        pod_uid: uid.to_owned(),
+        name: name.to_owned(),
+        state: PinState::Pending,
+        cpus: String::new(),
+        memory_nodes: String::new(),
+        message: String::new(),
+    }
+}
+
+fn pinned(state: &State, containers: &[ObservedContainer]) -> Wanted {
+    let wanted = |status, reason: &str, message: String| Wanted {
+        type_: condition::PINNED,
+        status,
+        reason: reason.to_owned(),
+        message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
+    };
+    if state.link == Link::Down {
+        return wanted(None, RUNTIME_AWAY, "the container runtime does not tell what runs".to_owned());
+    }
+    let wrong: Vec<&ObservedContainer> =
+        containers.iter().filter(|c| matches!(c.state, PinState::Unpinned | PinState::Drifted)).collect();
+    if !wrong.is_empty() {
+        let name = |c: &&ObservedContainer| format!("{} of pod {}: {}", c.name, c.pod_uid, c.message);
+        let named: Vec<String> = wrong.iter().take(NAMED_MAX).map(name).collect();
+        let message = format!("{} container(s) not as promised: {}", wrong.len(), named.join("; "));
+        return wanted(Some(false), NOT_AS_PROMISED, message);
+    }
+    let stuck: Vec<String> = state
+        .containers
+        .values()
+        .filter(|c| c.claim.is_none())
+        .filter_map(|c| Some(format!("{}: {}", c.seen.title(), c.refused.as_ref()?)))
+        .collect();
+    if !stuck.is_empty() {
+        let named = stuck.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join("; ");
+        return wanted(Some(false), SHARED_NOT_MOVED, format!("{} container(s): {named}", stuck.len()));
+    }
+    let message = "every container that was created runs as promised".to_owned();
+    wanted(Some(true), reason::AS_EXPECTED, message)
+}

@@ -1,0 +1,176 @@
+//! Which policies the node's kubelet runs with, from its configuration and its state files.
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// A kubelet's files are a few kilobytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// The policy that leaves cpusets alone; configurations and state files spell it in lower and upper case.
+const NONE: &str = "none";
+
+/// The files.
+#[derive(Debug, Clone)]
+pub struct KubeletFiles {
+    /// `KubeletConfiguration`.
+    pub config: PathBuf,
+    /// The CPU manager's state.
+    pub cpu_state: PathBuf,
+    /// The memory manager's state.
+    pub memory_state: PathBuf,
+}
+
+/// What they say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KubeletPolicies {
+    /// Of the CPU manager, if any file tells.
+    pub cpu: Option<String>,
+    /// Of the memory manager, if any file tells.
+    pub memory: Option<String>,
+    /// Why files could not be read.
+    pub problems: Vec<String>,
+}
+
+/// Why a file tells nothing.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error("{}: {source}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{}: {bytes} bytes are too many", path.display())]
+    TooLong { path: PathBuf, bytes: u64 },
+    #[error("{}: {message}", path.display())]
+    Parse { path: PathBuf, message: String },
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Config {
+    cpu_manager_policy: Option<String>,
+    memory_manager_policy: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ManagerState {
+    policy_name: String,
+}
+
+impl KubeletPolicies {
+    /// Reads the files. Blocks for a moment.
+    #[must_use]
+    pub fn read(files: &KubeletFiles) -> Self {
+        let mut problems = Vec::new();
+        let mut note = |error: FileError| problems.push(error.to_string());
+        let config = text(&files.config).and_then(|text| {
+            let parsed = serde_saphyr::from_str::<Config>(&text);
+            parsed.map_err(|error| FileError::Parse { path: files.config.clone(), message: error.to_string() })
+        });
+        let config = config.map_err(&mut note).ok();
+        let mut state = |path: &PathBuf| {
+            let parsed = text(path).and_then(|text| {
+                let parsed = serde_json::from_str::<ManagerState>(&text);
+                parsed.map_err(|error| FileError::Parse { path: path.clone(), message: error.to_string() })
+            });
+            parsed.map_err(&mut note).ok().map(|state| state.policy_name)
+        };
+        let (cpu_state, memory_state) = (state(&files.cpu_state), state(&files.memory_state));
+        let configured = |policy: Option<String>| policy.unwrap_or_else(|| NONE.to_owned());
+        let (cpu, memory) = match config {
+            Some(config) => (
+                Some(configured(config.cpu_manager_policy)),
+                Some(configured(config.memory_manager_policy)),
+            ),
+            None => (None, None),
+        };
+        Self { cpu: stricter(cpu, cpu_state), memory: stricter(memory, memory_state), problems }
+    }
+
+    /// The policy under which the kubelet itself writes cpusets.
+    #[must_use]
+    pub fn writer(&self) -> Option<(&'static str, &str)> {
+        let writes = |policy: &&String| !policy.eq_ignore_ascii_case(NONE);
+        let cpu = self.cpu.as_ref().filter(writes).map(|policy| ("CPU manager", policy.as_str()));
+        cpu.or_else(|| self.memory.as_ref().filter(writes).map(|policy| ("memory manager", policy.as_str())))
+    }
+
+    /// Whether it is known that the kubelet leaves cpusets alone: the memory manager never acts without being named, and
+    /// a kubelet that was never given a policy has no state file of it.
+    #[must_use]
+    pub fn known(&self) -> bool {
+        self.cpu.is_some()
+    }
+}
+
+/// Of what the configuration says and what the state file says, the one that writes cpusets: the kubelet may have been
+/// started with a flag, or not yet been started again since its configuration changed.
+fn stricter(configured: Option<String>, in_force: Option<String>) -> Option<String> {
+    let writes = |policy: &String| !policy.eq_ignore_ascii_case(NONE);
+    in_force.clone().filter(writes).or_else(|| configured.clone().filter(writes)).or(in_force).or(configured)
+}
+
+fn text(path: &PathBuf) -> Result<String, FileError> {
+    let failed = |source| FileError::Read { path: path.clone(), source };
+    let bytes = std::fs::metadata(path).map_err(failed)?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(FileError::TooLong { path: path.clone(), bytes });
+    }
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(config: Option<&str>, cpu: Option<&str>, memory: Option<&str>) -> KubeletPolicies {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: Option<&str>| {
+            let path = dir.path().join(name);
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
+            }
+            path
+        };
+        let files = KubeletFiles {
+            config: file("config.yaml", config),
+            cpu_state: file("cpu_manager_state", cpu),
+            memory_state: file("memory_manager_state", memory),
+        };
+        KubeletPolicies::read(&files)
+    }
+
+    const KIND: &str = "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\n";
+    const NONE_STATE: &str = r#"{"policyName":"none","defaultCpuSet":"","checksum":1353318690}"#;
+
+    #[test]
+    fn a_kubelet_that_leaves_cpusets_alone_is_known_from_either_file() {
+        for (config, state) in [(Some(KIND), None), (None, Some(NONE_STATE)), (Some(KIND), Some(NONE_STATE))] {
+            let policies = read(config, state, None);
+            assert_eq!((policies.known(), policies.writer()), (true, None), "{policies:?}");
+            assert_eq!(policies.cpu.as_deref(), Some("none"));
+        }
+    }
+
+    #[test]
+    fn a_policy_that_writes_wins_wherever_it_is_named() {
+        let config = format!("{KIND}cpuManagerPolicy: static\n");
+        let state = NONE_STATE.replace("none", "static");
+        for (config, state) in
+            [(Some(config.as_str()), Some(NONE_STATE)), (Some(KIND), Some(state.as_str())), (None, Some(&state))]
+        {
+            assert_eq!(read(config, state, None).writer(), Some(("CPU manager", "static")));
+        }
+        let memory = r#"{"policyName":"Static","machineState":{},"checksum":1}"#;
+        assert_eq!(read(Some(KIND), Some(NONE_STATE), Some(memory)).writer(), Some(("memory manager", "Static")));
+        let none = memory.replace("Static", "None");
+        assert_eq!(read(Some(KIND), Some(NONE_STATE), Some(&none)).writer(), None);
+    }
+
+    #[test]
+    fn unreadable_files_are_named_and_known_to_nobody() {
+        let policies = read(None, Some("{\"policyName\": 7}"), None);
+        assert!(!policies.known());
+        assert_eq!(policies.problems.len(), 3);
+        assert!(policies.problems.iter().any(|problem| problem.contains("cpu_manager_state: invalid type")), "{policies:?}");
+        let long = " ".repeat(2 << 20);
+        assert!(read(Some(&long), None, None).problems[0].contains("2097152 bytes"));
+    }
+}
