@@ -1,0 +1,285 @@
+//! The pinning against a stand-in for the container runtime and an API server that is a function.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+
+#[path = "support/node.rs"]
+mod node;
+#[path = "support/runtime/mod.rs"]
+mod runtime;
+
+use std::time::Duration;
+
+use fairlead_crds::node_placement::PinState;
+use fairlead_crds::node_topology::PinningMode;
+use node::{Node, exclusive, reservation, shared};
+use runtime::News;
+
+fn own(node: &Node) -> bool {
+    node.pinning().is_some_and(|pinning| pinning.mode == PinningMode::Own)
+}
+
+#[tokio::test]
+async fn it_registers_and_owns_the_node() {
+    let mut node = Node::start().await;
+    assert_eq!(node.runtime.news[0], News::Registered { name: "fairlead".into(), index: "99".into() });
+    node.until(own).await;
+    let pinning = node.pinning().unwrap();
+    assert_eq!((pinning.reason.as_str(), pinning.runtime.as_deref()), ("RuntimeReady", Some("stand-in v0")));
+    assert_eq!((pinning.cpu_manager_policy.as_deref(), pinning.memory_manager_policy.as_deref()), (Some("none"), Some("none")));
+}
+
+#[tokio::test]
+async fn a_container_runs_on_what_its_pod_was_promised_and_others_beside_it() {
+    let mut node = Node::start().await;
+    let before = node.runtime.create(&shared("s"), "c").await.unwrap();
+    assert_eq!(node.runtime.containers[&before].cpus, "0-15");
+    assert_eq!(node.runtime.containers[&before].quota, 100_000);
+
+    node.promise(vec![reservation("a", &[("c", "4-5")], &[1])]);
+    let shrunk = |node: &Node| node.runtime.containers[&before].cpus == "0-3,6-15";
+    node.until(shrunk).await;
+    let id = node.runtime.create(&exclusive("a"), "c").await.unwrap();
+    let running = &node.runtime.containers[&id];
+    assert_eq!((running.cpus.as_str(), running.mems.as_str(), running.quota), ("4-5", "1", -1));
+    assert_eq!((running.env.len(), running.rlimits.len()), (0, 0));
+    // A container of the pod without CPUs of its own.
+    let helper = node.runtime.create(&exclusive("a"), "helper").await.unwrap();
+    assert_eq!(node.runtime.containers[&helper].cpus, "0-3,6-15");
+    node.until(|node| node.state_of("a", "c") == Some(PinState::Pinned)).await;
+    assert_eq!(node.observed().unwrap().shared_cpus, "0-3,6-15");
+
+    // Its promise goes, and it keeps its CPUs; it goes, and they come free.
+    node.promise(vec![]);
+    node.runtime.serve_for(Duration::from_millis(1_300)).await;
+    assert_eq!((node.runtime.containers[&id].cpus.as_str(), node.runtime.containers[&before].cpus.as_str()), ("4-5", "0-3,6-15"));
+    node.runtime.remove(&id).await;
+    node.until(|node| node.runtime.containers[&before].cpus == "0-15").await;
+}
+
+#[tokio::test]
+async fn what_the_kubelet_wants_to_change_is_corrected() {
+    let mut node = Node::start().await;
+    node.promise(vec![reservation("a", &[("c", "4-5")], &[1])]);
+    let shared = node.runtime.create(&shared("s"), "c").await.unwrap();
+    let id = node.runtime.create(&exclusive("a"), "c").await.unwrap();
+    node.runtime.update(&id, "0-7", 200_000).await.unwrap();
+    let running = &node.runtime.containers[&id];
+    assert_eq!((running.cpus.as_str(), running.mems.as_str(), running.quota), ("4-5", "1", -1));
+    node.runtime.update(&shared, "4-5", 200_000).await.unwrap();
+    let running = &node.runtime.containers[&shared];
+    assert_eq!((running.cpus.as_str(), running.quota), ("0-3,6-15", 200_000));
+}
+
+/// DESIGN 19, first the API server answers, then it does not.
+#[tokio::test]
+async fn a_placed_pod_without_a_reservation_is_not_run_loose() {
+    let mut node = Node::start().await;
+    // The watch has not told; a read does.
+    node.api.lock().unwrap().promises = vec![reservation("a", &[("c", "4-5")], &[])];
+    let id = node.runtime.create(&exclusive("a"), "c").await.unwrap();
+    assert_eq!(node.runtime.containers[&id].cpus, "4-5");
+    assert_eq!(node.runtime.containers[&id].mems, "0-3");
+
+    let refused = node.runtime.create(&exclusive("b"), "c").await.unwrap_err();
+    assert!(refused.contains("its pod has no reservation on this node"), "{refused}");
+    node.api.lock().unwrap().away = true;
+    let since = std::time::Instant::now();
+    let refused = node.runtime.create(&exclusive("b"), "c").await.unwrap_err();
+    assert!(refused.contains("its reservation is not seen"), "{refused}");
+    assert!(since.elapsed() < Duration::from_millis(1_800), "{:?}", since.elapsed());
+    // Nobody else waits for that.
+    let id = node.runtime.create(&shared("s"), "c").await.unwrap();
+    assert_eq!(node.runtime.containers[&id].cpus, "0-3,6-15");
+    assert_eq!(node.runtime.plugins(), 1);
+}
+
+#[tokio::test]
+async fn a_restart_of_the_agent_finds_everything_as_it_was() {
+    let mut node = Node::start().await;
+    node.promise(vec![reservation("a", &[("c", "4-5")], &[1]), reservation("b", &[("c", "6-7")], &[1])]);
+    let a = node.runtime.create(&exclusive("a"), "c").await.unwrap();
+    node.until(|node| node.state_of("a", "c") == Some(PinState::Pinned)).await;
+    node.stop_agent().await;
+    assert!(node.runtime.serve_until(|runtime| runtime.plugins() == 0).await);
+    // Without the agent containers run loose.
+    let b = node.runtime.create(&exclusive("b"), "c").await.unwrap();
+    let s = node.runtime.create(&shared("s"), "c").await.unwrap();
+    assert_eq!(node.runtime.containers[&b].cpus, "");
+    // The API server is away; what was promised stands in the checkpoint.
+    node.start_agent();
+    node.until(|node| node.runtime.containers[&s].cpus == "0-3,8-15").await;
+    node.until(|node| node.runtime.containers[&b].cpus == "6-7").await;
+    assert_eq!(node.runtime.containers[&a].cpus, "4-5");
+    node.until(|node| node.state_of("b", "c") == Some(PinState::Pinned)).await;
+    // Then it answers, and the promise of `a` is gone: it keeps its CPUs.
+    node.promise(vec![reservation("b", &[("c", "6-7")], &[1])]);
+    node.runtime.serve_for(Duration::from_millis(1_300)).await;
+    assert_eq!(node.runtime.containers[&a].cpus, "4-5");
+    assert_eq!(node.runtime.containers[&s].cpus, "0-3,8-15");
+}
+
+/// Neither checkpoint nor promise: what runs as its annotation says keeps its CPUs.
+#[tokio::test]
+async fn a_lost_checkpoint_unpins_nobody() {
+    let mut node = Node::start().await;
+    node.promise(vec![reservation("a", &[("c", "4-5")], &[1])]);
+    let a = node.runtime.create(&exclusive("a"), "c").await.unwrap();
+    node.stop_agent().await;
+    node.forget_checkpoint();
+    assert!(node.runtime.serve_until(|runtime| runtime.plugins() == 0).await);
+    node.promise(vec![]);
+    node.start_agent();
+    node.until(own).await;
+    let s = node.runtime.create(&shared("s"), "c").await.unwrap();
+    assert_eq!((node.runtime.containers[&a].cpus.as_str(), node.runtime.containers[&s].cpus.as_str()), ("4-5", "0-3,6-15"));
+}
+
+#[tokio::test]
+async fn three_thousand_containers_come_in_parts() {
+    let mut node = Node::new();
+    node.runtime.part = 37;
+    node.promise(vec![reservation("a", &[("c", "4-5")], &[1])]);
+    for number in 0..3_000 {
+        node.runtime.create(&shared(&format!("s{number}")), "c").await.unwrap();
+    }
+    let a = node.runtime.create(&exclusive("a"), "c").await.unwrap();
+    node.start_agent();
+    let moved = |node: &Node| {
+        node.runtime.containers.iter().all(|(id, one)| one.cpus == if *id == a { "4-5" } else { "0-3,6-15" })
+    };
+    node.until(moved).await;
+}
+
+#[tokio::test]
+async fn a_runtime_that_restarts_is_found_again() {
+    let mut node = Node::start().await;
+    node.promise(vec![reservation("a", &[("c", "4-5")], &[1])]);
+    let a = node.runtime.create(&exclusive("a"), "c").await.unwrap();
+    for round in 1..=3_usize {
+        node.runtime.hang_up();
+        let loose = node.runtime.create(&shared(&format!("s{round}")), "c").await.unwrap();
+        node.until(|node| node.runtime.containers[&loose].cpus == "0-3,6-15").await;
+        assert_eq!(node.runtime.containers[&a].cpus, "4-5");
+    }
+    assert!(own(&node));
+    assert_eq!(node.metrics.connections.get(), 4);
+}
+
+#[tokio::test]
+async fn the_older_form_of_events_is_served_too() {
+    let mut node = Node::new();
+    node.runtime.old_events = true;
+    node.start_agent();
+    node.until(own).await;
+    node.promise(vec![reservation("a", &[("c", "4-5")], &[1])]);
+    let s = node.runtime.create(&shared("s"), "c").await.unwrap();
+    node.runtime.create(&exclusive("a"), "c").await.unwrap();
+    node.promise(vec![]);
+    node.runtime.remove_pod("a").await;
+    node.until(|node| node.runtime.containers[&s].cpus == "0-15").await;
+}
+
+#[tokio::test]
+async fn a_change_that_the_runtime_refuses_is_reported_and_tried_again() {
+    let mut node = Node::start().await;
+    node.stop_agent().await;
+    assert!(node.runtime.serve_until(|runtime| runtime.plugins() == 0).await);
+    node.promise(vec![reservation("a", &[("c", "4-5")], &[1])]);
+    let a = node.runtime.create(&exclusive("a"), "c").await.unwrap();
+    let s = node.runtime.create(&shared("s"), "c").await.unwrap();
+    node.runtime.unchangeable.insert(a.clone());
+    node.start_agent();
+    node.until(|node| node.state_of("a", "c") == Some(PinState::Drifted)).await;
+    assert_eq!(node.observed().unwrap().pinned.status, Some(false));
+    // The others are moved all the same.
+    node.until(|node| node.runtime.containers[&s].cpus == "0-3,6-15").await;
+    node.runtime.unchangeable.clear();
+    node.until(|node| node.state_of("a", "c") == Some(PinState::Pinned)).await;
+    assert_eq!(node.observed().unwrap().pinned.status, Some(true));
+}
+
+#[tokio::test]
+async fn cpus_that_went_offline_are_named_and_harm_nobody_else() {
+    let mut node = Node::start().await;
+    node.promise(vec![reservation("a", &[("c", "4-5")], &[1]), reservation("b", &[("c", "8-9")], &[2])]);
+    let a = node.runtime.create(&exclusive("a"), "c").await.unwrap();
+    node.cpus("0-4,6-7,10-15");
+    node.until(|node| node.state_of("a", "c") == Some(PinState::Drifted)).await;
+    let refused = node.runtime.create(&exclusive("b"), "c").await.unwrap_err();
+    assert!(refused.contains("promised CPUs 8-9 are offline"), "{refused}");
+    let s = node.runtime.create(&shared("s"), "c").await.unwrap();
+    assert_eq!(node.runtime.containers[&s].cpus, "0-3,6-7,10-15");
+    node.cpus("0-15");
+    node.until(|node| node.state_of("a", "c") == Some(PinState::Pinned)).await;
+    assert_eq!(node.runtime.containers[&a].cpus, "4-5");
+    node.runtime.create(&exclusive("b"), "c").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_agent_stands_back_until_the_first_is_gone() {
+    let mut node = Node::start().await;
+    let mut second = node.second();
+    let stands_back = |pinning: Option<&str>| pinning == Some("SecondAgent");
+    node.until(|_| stands_back(second.reason().as_deref())).await;
+    assert_eq!(node.runtime.plugins(), 1);
+    second.stop().await;
+    assert!(own(&node));
+}
+
+#[tokio::test]
+async fn it_is_never_the_second_writer() {
+    let mut node = Node::new();
+    node.kubelet("cpuManagerPolicy: static\n");
+    node.start_agent();
+    node.until(|node| node.pinning().is_some_and(|pinning| pinning.reason == "KubeletStaticPolicy")).await;
+    assert_eq!(node.runtime.plugins(), 0);
+
+    let mut node = Node::start().await;
+    node.until(own).await;
+    node.promise(vec![reservation("a", &[("c", "4-5")], &[1])]);
+    // Another plugin set CPUs before this one was asked.
+    let id = node.runtime.create_with(&shared("s"), "c", "0-1").await.unwrap();
+    assert_eq!(node.runtime.containers[&id].cpus, "0-1");
+    let refused = node.runtime.create(&exclusive("a"), "c").await.unwrap_err();
+    assert!(refused.contains("the agent may not pin here: ns/s/c was given CPUs 0-1"), "{refused}");
+    node.until(|node| node.pinning().is_some_and(|pinning| pinning.reason == "OtherCpusetWriter")).await;
+}
+
+#[tokio::test]
+async fn real_time_is_permitted_on_isolated_cpus_where_the_value_says_so() {
+    for permit in [true, false] {
+        let mut node = Node::new();
+        node.permit_sched_fifo = permit;
+        node.start_agent();
+        node.until(own).await;
+        let mut isolated = reservation("a", &[("c", "4-5")], &[1]);
+        isolated.isolated = true;
+        node.promise(vec![isolated, reservation("b", &[("c", "6-7")], &[1])]);
+        let a = node.runtime.create(&exclusive("a"), "c").await.unwrap();
+        let b = node.runtime.create(&exclusive("b"), "c").await.unwrap();
+        let permitted = [("RLIMIT_RTPRIO".to_owned(), 49, 49)];
+        assert_eq!(node.runtime.containers[&a].rlimits, if permit { &permitted[..] } else { &[] });
+        assert!(node.runtime.containers[&b].rlimits.is_empty());
+    }
+}
+
+/// Printed, not judged: the machine of the test is shared.
+#[tokio::test]
+async fn creations_are_answered_from_memory() {
+    let mut node = Node::start().await;
+    node.promise((0..6).map(|pod| reservation(&format!("e{pod}"), &[("c", &format!("{}", 4 + pod))], &[1])).collect());
+    for pod in 0..6 {
+        node.runtime.create(&exclusive(&format!("e{pod}")), "c").await.unwrap();
+    }
+    node.runtime.answer_times.clear();
+    for number in 0..2_000 {
+        let pod = shared(&format!("s{number}"));
+        let id = node.runtime.create(&pod, "c").await.unwrap();
+        if number % 2 == 0 {
+            node.runtime.remove(&id).await;
+        }
+    }
+    let mut times = node.runtime.answer_times.clone();
+    times.sort_unstable();
+    let at = |percent: usize| times[times.len() * percent / 100 - 1];
+    eprintln!("CreateContainer answered, {} times: p50 {:?}, p99 {:?}, max {:?}", times.len(), at(50), at(99), times.last());
+}
