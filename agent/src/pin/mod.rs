@@ -25,7 +25,3 @@ pub use state::{Claim, Container, Link, Remembered, State};
 pub use status::{Observed, observed};
 pub use step::{Event, Request, step};
 
-#[cfg(test)]
-mod laws;
-#[cfg(test)]
-mod tests;

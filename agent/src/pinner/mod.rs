@@ -269,12 +269,18 @@ impl Pinner {
         }
     }
 
+    fn report_soon(&mut self) {
+        let soon = Instant::now() + REPORT_DEBOUNCE;
+        self.report_at = Some(self.report_at.map_or(soon, |at| at.min(soon)));
+    }
+
     fn decide(&mut self, event: Event) -> Vec<Request> {
         let now_ms = self.now_ms();
         let mut state = self.state.lock();
         let (next, requests) = step(std::mem::take(&mut *state), now_ms, event);
         *state = next;
-        self.report_at.get_or_insert(Instant::now() + REPORT_DEBOUNCE);
+        drop(state);
+        self.report_soon();
         requests
     }
 
@@ -326,7 +332,10 @@ impl Pinner {
     async fn hear(&mut self, news: News) {
         match news {
             News::Read(outcome) => self.advance(Event::Read(outcome)).await,
-            News::Kubelet(policies) => self.situation.kubelet = Some(policies),
+            News::Kubelet(policies) => {
+                self.situation.kubelet = Some(policies);
+                self.report_soon();
+            }
             News::Saved(outcome) => {
                 self.is_saving = false;
                 if let Err(error) = outcome {
@@ -401,7 +410,7 @@ impl Pinner {
         if self.lock.is_none() && self.situation.socket_found {
             self.take_lock().await;
         }
-        self.report_at.get_or_insert(Instant::now() + REPORT_DEBOUNCE);
+        self.report_soon();
     }
 
     async fn take_lock(&mut self) {
