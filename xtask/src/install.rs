@@ -9,9 +9,21 @@ use crate::shell::run;
 /// `redis-tools` holds the server's binary; the package `redis-server` would add a daemon that the host starts.
 const PACKAGES: [&str; 4] = ["libhwloc-dev", "libudev-dev", "pkg-config", "redis-tools"];
 
+/// What static binaries need beside those: a C compiler for musl, and what unpacks and builds hwloc's source package.
+const IMAGE_PACKAGES: [&str; 6] = ["musl-tools", "gcc", "make", "dpkg-dev", "bzip2", "xz-utils"];
+
 /// Installs what is missing.
 pub(crate) fn install() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES.into_iter().filter(|package| !installed(package)).collect();
+    missing(&PACKAGES)
+}
+
+/// The same for images.
+pub(crate) fn install_image() -> Result<()> {
+    missing(&IMAGE_PACKAGES)
+}
+
+fn missing(packages: &[&'static str]) -> Result<()> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|package| !installed(package)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -22,16 +34,18 @@ pub(crate) fn install() -> Result<()> {
         );
     }
     eprintln!("installing {list}");
-    let apt = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command.args(["-qq", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=120"]).args(arguments);
-        // Standard output belongs to the caller's own lines.
-        command.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
-        command
-    };
-    run(&mut apt(&["update"]))?;
-    let mut install = apt(&["install", "--yes", "--no-install-recommends"]);
+    run(&mut apt_get(&["update"]))?;
+    let mut install = apt_get(&["install", "--yes", "--no-install-recommends"]);
     run(install.args(&missing))
+}
+
+/// `apt-get` that asks nobody and waits for another one.
+pub(crate) fn apt_get(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(["-qq", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=120"]).args(arguments);
+    // Standard output belongs to the caller's own lines.
+    command.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
+    command
 }
 
 fn installed(package: &str) -> bool {

@@ -4,6 +4,7 @@ mod bench;
 mod charts;
 mod cluster;
 mod generate;
+mod image;
 mod install;
 mod reference;
 mod shell;
@@ -12,11 +13,13 @@ mod tiers;
 mod upstream;
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
+use crate::image::{Image, Profile};
 use crate::shell::Checkout;
 use crate::tiers::Tier;
 
@@ -54,6 +57,18 @@ enum Command {
         /// Which bench; all without.
         name: Option<String>,
     },
+    /// Make OCI images of the programs, as archives, without a container engine.
+    Image {
+        /// This image only; may be given again.
+        #[arg(long, value_name = "NAME")]
+        only: Vec<Image>,
+        /// How the programs are compiled.
+        #[arg(long, value_enum, default_value_t = Profile::Release)]
+        profile: Profile,
+        /// Where archives and SBOMs go; target/images/PROFILE without.
+        #[arg(long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
     /// Write CRDs, reference pages and the chart's README from their sources.
     Generate {
         /// Write nothing; fail when a file is not what would be written.
@@ -89,6 +104,7 @@ fn run() -> Result<ExitCode> {
         Command::Down => return Err(cluster::exec(&checkout, &["down"])?),
         Command::Test { tier, without_tier } => return tiers::test(&checkout, &tier, &without_tier),
         Command::Bench { name } => bench::bench(&checkout, name.as_deref())?,
+        Command::Image { only, profile, output } => image::image(&checkout, &only, profile, output.as_deref())?,
         Command::Generate { check } => generate::generate(&checkout, check)?,
         Command::Tidy => tidy::tidy(&checkout)?,
     }

@@ -63,12 +63,12 @@ pub(crate) fn build(checkout: &Checkout, names: &[&str]) -> Result<()> {
 }
 
 /// Two builds at once would rename each other's files away. The lock ends with the file, also when we are killed.
-fn lock(path: &Path) -> Result<File> {
+pub(crate) fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).with_context(|| format!("{}", path.display()))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            eprintln!("another cargo xtask is building the genuine parts: waiting for it");
+            eprintln!("another cargo xtask is building the same: waiting for it");
             file.lock().with_context(|| format!("lock {}", path.display()))?;
         }
         Err(TryLockError::Error(error)) => return Err(error).with_context(|| format!("lock {}", path.display())),
