@@ -13,7 +13,7 @@ const OTHER_VALUES: &str = "xtask/charts/other-values.yaml";
 /// An image that they name by its digest, which wins over the tag.
 const OTHER_IMAGE: &str = "\"fairlead/fairlead-operator@sha256:0123456789abcdef";
 /// Each must be refused, naming what is wrong.
-const REFUSED: [(&str, &str); 7] = [
+const REFUSED: [(&str, &str); 9] = [
     ("operator.replicas=many", "replicas"),
     ("operator.replicas=0", "replicas"),
     ("operator.releaseWindowPercent=-1", "releaseWindowPercent"),
@@ -21,6 +21,8 @@ const REFUSED: [(&str, &str); 7] = [
     ("scheduler.image.tag=", "tag"),
     ("operator.image.digest=latest", "digest"),
     ("networkPolicy.dns.ports={0}", "ports"),
+    ("agent.nriSocket=nri.sock", "nriSocket"),
+    ("agent.kubelet.configFile=/", "configFile"),
 ];
 
 /// Counts one check for each chart and each refusal.

@@ -1,4 +1,4 @@
-{{/* Pod Security "restricted": the same for every pod. */}}
+{{/* Pod Security "restricted": the same for every pod but the agent's. */}}
 {{- define "fairlead.podSecurity" -}}
 runAsNonRoot: true
 runAsUser: 65532
