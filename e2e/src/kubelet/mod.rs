@@ -2,6 +2,7 @@
 
 mod container;
 mod environment;
+mod host;
 mod images;
 mod pod;
 mod probe;

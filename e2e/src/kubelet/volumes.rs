@@ -14,6 +14,7 @@ use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
 
 use super::environment::Downward;
+use super::host;
 use super::rewrite::{PortMap, Rewrite};
 use crate::control_plane::kubeconfig_json;
 
@@ -96,7 +97,9 @@ impl Volumes<'_> {
             return Ok(Some(folder));
         }
         let Some(host_path) = &volume.host_path else { return Ok(None) };
-        let simulated = self.bed_dir.join("nodes").join(self.node).join(host_path.path.trim_start_matches('/'));
+        let root = self.bed_dir.join("nodes").join(self.node);
+        host::lay_out(&root)?;
+        let simulated = root.join(host_path.path.trim_start_matches('/'));
         let kind = host_path.type_.as_deref().unwrap_or("");
         if kind.ends_with("OrCreate") && !simulated.exists() {
             std::fs::create_dir_all(if kind == "FileOrCreate" {
