@@ -33,6 +33,8 @@ pub struct Options {
     pub name: String,
     /// Simulated nodes.
     pub nodes: Vec<SimulatedNode>,
+    /// Names of nodes whose genuine kubelets will join (see `guest`): they get identities, and nobody here runs their pods.
+    pub genuine_nodes: Vec<String>,
     /// How long simulated pods take.
     pub stages: StageTimes,
     /// Password of the queue; no queue without.
@@ -46,6 +48,7 @@ impl Options {
         Self {
             name: name.to_owned(),
             nodes: nodes::twelve(),
+            genuine_nodes: Vec::new(),
             stages: StageTimes::default(),
             redis_password: Some("orders-are-secret".to_owned()),
         }
@@ -83,8 +86,9 @@ impl Bed {
         let parts = Parts::find()?;
         let dir = new_folder(&parts.target.join("bed"), &options.name)?;
         let names: Vec<String> = options.nodes.iter().map(|node| node.name.clone()).collect();
+        let identities = [names.clone(), options.genuine_nodes.clone()].concat();
         tracing::info!(dir = %dir.display(), "starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler");
-        let plane = ControlPlane::start(&parts, &dir, &names).await?;
+        let plane = ControlPlane::start(&parts, &dir, &identities).await?;
         let admin = plane.admin_kubeconfig();
         let client = plane.client(&admin).await?;
         tracing::info!(nodes = names.len(), "starting kwok and its nodes");
@@ -94,7 +98,7 @@ impl Bed {
             Some(password) => Some(Redis::start(&dir, password).await?),
             None => None,
         };
-        let kubelet = Kubelet::start(&parts, &dir, &plane.url(), client.clone());
+        let kubelet = Kubelet::start(&parts, &dir, &plane.url(), client.clone(), &options.genuine_nodes);
         kwok.wait_ready(NODES_READY_LIMIT, || all_ready(&client, names.len())).await?;
         Ok(Self {
             kubectl: Tool::kubectl(&parts, &dir, &admin)?,
@@ -174,6 +178,22 @@ impl Bed {
             out.push_str(&format!("{}:\n{}", file.display(), log_tail(&file, 12)));
         }
         out
+    }
+
+    /// Copies all logs to where they outlive the bed, `target/bed/last-failure`, in place of those of an earlier one.
+    pub fn keep_logs(&self) -> Result<PathBuf> {
+        let kept = self.parts.target.join("bed/last-failure");
+        if kept.exists() {
+            std::fs::remove_dir_all(&kept)?;
+        }
+        std::fs::create_dir_all(&kept)?;
+        for entry in std::fs::read_dir(self.dir.join("logs"))? {
+            let path = entry?.path();
+            if let (Some(name), true) = (path.file_name(), path.is_file()) {
+                std::fs::copy(&path, kept.join(name))?;
+            }
+        }
+        Ok(kept)
     }
 
     /// Every process of the bed, by name: genuine parts, and `POD/CONTAINER` for the release.

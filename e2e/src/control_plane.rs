@@ -62,6 +62,12 @@ impl ControlPlane {
         format!("https://127.0.0.1:{}", self.port)
     }
 
+    /// The port of [`Self::url`].
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The certificate authority of the API server, PEM.
     #[must_use]
     pub fn ca_file(&self) -> PathBuf {

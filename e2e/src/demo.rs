@@ -1,6 +1,6 @@
 //! The demo: a bed, Fairlead in it, and the story, on a terminal view or as JSON lines.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -150,25 +150,10 @@ async fn draw(stage: &Stage<'_>, play: &Play, stop: &CancellationToken) -> Resul
 
 /// On a failure the logs of the release stay where they can be read.
 fn keep_logs(bed: &Bed, error: anyhow::Error) -> anyhow::Error {
-    let kept = bed.parts.target.join("bed/last-failure");
-    match copy_logs(&bed.dir.join("logs"), &kept) {
-        Ok(()) => error.context(format!("logs are kept in {}", kept.display())),
+    match bed.keep_logs() {
+        Ok(kept) => error.context(format!("logs are kept in {}", kept.display())),
         Err(problem) => error.context(format!("logs could not be kept: {problem:#}")),
     }
-}
-
-fn copy_logs(from: &Path, to: &Path) -> Result<()> {
-    if to.exists() {
-        std::fs::remove_dir_all(to)?;
-    }
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let path = entry?.path();
-        if let (Some(name), true) = (path.file_name(), path.is_file()) {
-            std::fs::copy(&path, to.join(name))?;
-        }
-    }
-    Ok(())
 }
 
 async fn cancel_on_signal(stop: CancellationToken) {

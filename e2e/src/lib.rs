@@ -6,6 +6,7 @@ pub mod commands;
 pub mod control_plane;
 pub mod demo;
 pub mod eventually;
+pub mod guest;
 pub mod http_probe;
 pub mod kubelet;
 pub mod kwok;

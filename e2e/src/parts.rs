@@ -50,6 +50,21 @@ impl Parts {
         Ok(path)
     }
 
+    /// The archive of the agent's image, as `cargo xtask image` writes it with its quick profile.
+    pub fn agent_image(&self) -> Result<PathBuf> {
+        let path = self.target.join("images/quick/fairlead-agent.tar");
+        if !path.is_file() {
+            bail!("{} is missing: run `cargo xtask test --tier node`, which makes it", path.display());
+        }
+        Ok(path)
+    }
+
+    /// Kernel and drivers of the guest.
+    #[must_use]
+    pub fn kernel(&self) -> PathBuf {
+        self.target.join("upstream/kernel")
+    }
+
     /// The folder of one of our charts.
     #[must_use]
     pub fn chart(&self, name: &str) -> PathBuf {

@@ -92,7 +92,7 @@ impl Shared {
     }
 }
 
-/// The harness kubelet. It runs every pod of [`RELEASE_NAMESPACE`] that is bound to some node.
+/// The harness kubelet. It runs every pod of [`RELEASE_NAMESPACE`] that is bound to a node without a kubelet of its own.
 pub struct Kubelet {
     shared: Arc<Shared>,
     watching: JoinHandle<()>,
@@ -101,9 +101,9 @@ pub struct Kubelet {
 
 impl Kubelet {
     /// Starts watching. `client` must be allowed what kubelets are; logs go to `dir/logs`, files of pods to `dir/kubelet`.
-    /// Files under `dir/nodes/NODE/PATH` stand for the node's own in hostPath volumes.
+    /// Files under `dir/nodes/NODE/PATH` stand for the node's own in hostPath volumes. Pods of `genuine_nodes` are left to them.
     #[must_use]
-    pub fn start(parts: &Parts, dir: &Path, api_url: &str, client: kube::Client) -> Self {
+    pub fn start(parts: &Parts, dir: &Path, api_url: &str, client: kube::Client, genuine_nodes: &[String]) -> Self {
         let shared = Arc::new(Shared {
             client,
             parts: parts.clone(),
@@ -113,10 +113,15 @@ impl Kubelet {
             ports: Mutex::default(),
         });
         let tasks = Arc::new(Mutex::new(Vec::new()));
-        let watching = tokio::spawn(
-            Watch { shared: shared.clone(), tasks: tasks.clone(), pods: BTreeMap::new(), begun: AtomicUsize::new(0) }
-                .run(),
-        );
+        let others: Vec<String> = genuine_nodes.iter().map(|node| format!(",spec.nodeName!={node}")).collect();
+        let watch = Watch {
+            shared: shared.clone(),
+            tasks: tasks.clone(),
+            fields: format!("spec.nodeName!={}", others.concat()),
+            pods: BTreeMap::new(),
+            begun: AtomicUsize::new(0),
+        };
+        let watching = tokio::spawn(watch.run());
         Self { shared, watching, tasks }
     }
 
@@ -174,6 +179,8 @@ struct Handle {
 struct Watch {
     shared: Arc<Shared>,
     tasks: Arc<Mutex<Vec<AbortHandle>>>,
+    /// Selects the pods to run.
+    fields: String,
     /// By UID.
     pods: BTreeMap<String, Handle>,
     /// How many were begun: numbers their addresses.
@@ -183,7 +190,7 @@ struct Watch {
 impl Watch {
     async fn run(mut self) {
         let api: Api<Pod> = Api::namespaced(self.shared.client.clone(), RELEASE_NAMESPACE);
-        let config = watcher::Config::default().fields("spec.nodeName!=");
+        let config = watcher::Config::default().fields(&self.fields);
         let mut events = std::pin::pin!(watcher(api, config).default_backoff());
         let mut listed = BTreeSet::new();
         while let Some(event) = events.next().await {
