@@ -12,6 +12,11 @@ const PACKAGES: [&str; 4] = ["libhwloc-dev", "libudev-dev", "pkg-config", "redis
 /// What static binaries need beside those: a C compiler for musl, and what unpacks and builds hwloc's source package.
 const IMAGE_PACKAGES: [&str; 6] = ["musl-tools", "gcc", "make", "dpkg-dev", "bzip2", "xz-utils"];
 
+/// What a genuine node in a guest needs beside those: the emulator with its firmware, the guest's shell, the tool that
+/// makes its disk, and the library that runc links.
+const NODE_PACKAGES: [&str; 6] =
+    ["qemu-system-x86", "seabios", "ipxe-qemu", "busybox-static", "e2fsprogs", "libseccomp-dev"];
+
 /// Installs what is missing.
 pub(crate) fn install() -> Result<()> {
     missing(&PACKAGES)
@@ -20,6 +25,11 @@ pub(crate) fn install() -> Result<()> {
 /// The same for images.
 pub(crate) fn install_image() -> Result<()> {
     missing(&IMAGE_PACKAGES)
+}
+
+/// The same for a genuine node.
+pub(crate) fn install_node() -> Result<()> {
+    missing(&NODE_PACKAGES)
 }
 
 fn missing(packages: &[&'static str]) -> Result<()> {

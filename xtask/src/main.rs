@@ -6,6 +6,7 @@ mod cluster;
 mod generate;
 mod image;
 mod install;
+mod node;
 mod reference;
 mod shell;
 mod tidy;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::shell::{Checkout, run, words};
-use crate::{charts, cluster, generate, install, tidy, upstream};
+use crate::{charts, cluster, generate, install, node, tidy, upstream};
 
 /// A part of the tests with needs of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -18,6 +18,8 @@ pub(crate) enum Tier {
     Hermetic,
     /// Against etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, Redis and helm.
     ControlPlane,
+    /// A genuine node joined to that: QEMU guest with several NUMA nodes, kubelet, containerd, runc, and our agent's image.
+    Node,
 }
 
 impl Tier {
@@ -25,6 +27,7 @@ impl Tier {
         match self {
             Self::Hermetic => "hermetic",
             Self::ControlPlane => "control-plane",
+            Self::Node => "node",
         }
     }
 
@@ -32,6 +35,7 @@ impl Tier {
         match self {
             Self::Hermetic => hermetic(checkout, tally),
             Self::ControlPlane => control_plane(checkout, tally),
+            Self::Node => genuine_node(checkout, tally),
         }
     }
 }
@@ -117,8 +121,8 @@ fn hermetic(checkout: &Checkout, tally: &mut Tally) -> Result<()> {
     tally.check("cargo fmt --check", || run(&mut checkout.cargo(&["fmt", "--all", "--check"])));
     tally.check("tidy", || tidy::tidy(checkout));
     tally.check("cargo clippy", || {
-        // The feature shows clippy the tests of the other tier too.
-        let features = ["--workspace", "--all-targets", "--features", "fairlead-e2e/control-plane"];
+        // The features show clippy the tests of the other tiers too.
+        let features = ["--workspace", "--all-targets", "--features", "fairlead-e2e/control-plane,fairlead-e2e/node"];
         run(checkout.cargo(&["clippy"]).args(features).args(["--", "-D", "warnings"]))
     });
     tests(checkout.cargo(&["test", "--workspace", "--no-fail-fast"]), tally)?;
@@ -140,6 +144,15 @@ fn control_plane(checkout: &Checkout, tally: &mut Tally) -> Result<()> {
         }
     }
     // One bed at a time: two cores hold one cluster well.
+    command.args(["--", "--test-threads=1", "--nocapture"]);
+    cluster::environment(checkout, "debug", &mut command);
+    tests(command, tally)
+}
+
+fn genuine_node(checkout: &Checkout, tally: &mut Tally) -> Result<()> {
+    node::ready(checkout)?;
+    cluster::ready(checkout, &["--bins", "--tests"])?;
+    let mut command = checkout.cargo(&["test", "--workspace", "--features", "fairlead-e2e/node", "--test", "node"]);
     command.args(["--", "--test-threads=1", "--nocapture"]);
     cluster::environment(checkout, "debug", &mut command);
     tests(command, tally)

@@ -16,13 +16,21 @@ struct Part {
     /// Folder with its `go.mod` under `e2e/upstream`.
     module: &'static str,
     package: &'static str,
+    tags: &'static str,
+    /// Calls C, which is linked in: the binary runs where no shared library is.
+    calls_c: bool,
 }
 
 const fn part(name: &'static str, module: &'static str, package: &'static str) -> Part {
-    Part { name, module, package }
+    Part { name, module, package, tags: "", calls_c: false }
 }
 
-const PARTS: [Part; 7] = [
+/// Drivers that need C libraries or kernel features the guest has no use for are left out.
+const fn runtime(name: &'static str, package: &'static str) -> Part {
+    Part { tags: "no_btrfs no_devmapper no_zfs", ..part(name, "containerd", package) }
+}
+
+const PARTS: [Part; 12] = [
     part("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
     part("kube-controller-manager", "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager"),
     part("kube-scheduler", "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
@@ -30,11 +38,20 @@ const PARTS: [Part; 7] = [
     part("etcd", "etcd", "go.etcd.io/etcd/server/v3"),
     part("helm", "helm", "helm.sh/helm/v4/cmd/helm"),
     part("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+    part("kubelet", "kubernetes", "k8s.io/kubernetes/cmd/kubelet"),
+    runtime("containerd", "github.com/containerd/containerd/v2/cmd/containerd"),
+    runtime("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2"),
+    runtime("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
+    // Without seccomp it refuses every pod: the kubelet asks for a profile.
+    Part { tags: "seccomp netgo osusergo", calls_c: true, ..part("runc", "runc", "github.com/opencontainers/runc") },
 ];
 
-/// Everything.
+/// The control plane and what is beside it.
 pub(crate) const ALL: [&str; 7] =
     ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "helm", "kwok"];
+
+/// What a genuine node runs.
+pub(crate) const NODE: [&str; 5] = ["kubelet", "containerd", "containerd-shim-runc-v2", "ctr", "runc"];
 
 /// Builds those of `names` that are not built yet from the same sources with the same flags and the same Go.
 pub(crate) fn build(checkout: &Checkout, names: &[&str]) -> Result<()> {
@@ -81,12 +98,16 @@ fn stamp(checkout: &Checkout, part: &Part, go_version: &str) -> Result<String> {
     let module = checkout.root.join("e2e/upstream").join(part.module);
     let read =
         |name: &str| std::fs::read_to_string(module.join(name)).with_context(|| format!("{}/{name}", module.display()));
-    Ok([go_version, part.package, &link_flags(&module)?, &read("go.mod")?, &read("go.sum")?].join("\n"))
+    let flags = link_flags(&module, part.calls_c)?;
+    Ok([go_version, part.package, part.tags, &flags, &read("go.mod")?, &read("go.sum")?].join("\n"))
 }
 
 /// Kubernetes does not know its own version unless it is told; `kubectl version` fails without.
-fn link_flags(module: &Path) -> Result<String> {
+fn link_flags(module: &Path, calls_c: bool) -> Result<String> {
     let mut flags = "-s -w".to_owned();
+    if calls_c {
+        flags.push_str(" -linkmode external -extldflags -static");
+    }
     let text = std::fs::read_to_string(module.join("go.mod"))?;
     let required =
         text.lines().find_map(|line| line.trim().trim_start_matches("require ").strip_prefix("k8s.io/kubernetes v"));
@@ -108,8 +129,10 @@ fn compile(checkout: &Checkout, part: &Part, number: usize, count: usize) -> Res
     let output = checkout.upstream_bin().join(part.name);
     let fresh = output.with_extension("fresh");
     let mut command = Command::new("go");
-    command.args(["build", "-trimpath", "-ldflags", &link_flags(&module)?, "-o"]).arg(&fresh).arg(part.package);
-    command.current_dir(&module).env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").env("GOFLAGS", "-mod=readonly");
+    command.args(["build", "-trimpath", "-tags", part.tags, "-ldflags", &link_flags(&module, part.calls_c)?, "-o"]);
+    command.arg(&fresh).arg(part.package);
+    command.env("CGO_ENABLED", if part.calls_c { "1" } else { "0" });
+    command.current_dir(&module).env("GOTOOLCHAIN", "local").env("GOFLAGS", "-mod=readonly");
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let began = Instant::now();
     let mut child = command.spawn().context("start go")?;
@@ -176,7 +199,15 @@ mod tests {
     #[test]
     fn kubernetes_is_told_its_version() {
         let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/upstream");
-        assert!(link_flags(&module.join("kubernetes")).unwrap().contains("version.gitVersion=v1.36.3 "));
-        assert_eq!(link_flags(&module.join("etcd")).unwrap(), "-s -w");
+        assert!(link_flags(&module.join("kubernetes"), false).unwrap().contains("version.gitVersion=v1.36.3 "));
+        assert_eq!(link_flags(&module.join("etcd"), false).unwrap(), "-s -w");
+        assert!(link_flags(&module.join("runc"), true).unwrap().ends_with("-extldflags -static"));
+    }
+
+    #[test]
+    fn every_name_is_a_part() {
+        let known = |name: &&str| PARTS.iter().any(|part| part.name == *name);
+        assert!(ALL.iter().chain(&NODE).all(known));
+        assert_eq!(ALL.len() + NODE.len(), PARTS.len());
     }
 }
