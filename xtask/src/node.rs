@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::shell::{Checkout, read, run};
-use crate::{install, upstream};
+use crate::{image, install, upstream};
 
 /// Its newest version is what the guest runs.
 const KERNEL: &str = "linux-image-cloud-amd64";
@@ -42,6 +42,8 @@ pub(crate) fn ready(checkout: &Checkout) -> Result<()> {
     }
     install::install_node()?;
     kernel(&checkout.target.join("upstream/kernel"))?;
+    // First, as it brings the C compiler that runc needs too.
+    image::agent(checkout)?;
     upstream::build(checkout, &upstream::NODE)
 }
 

@@ -100,7 +100,6 @@ pub(crate) fn image(checkout: &Checkout, only: &[Image], profile: Profile, outpu
 }
 
 /// The agent's archive for the genuine node of the tests.
-#[allow(dead_code, reason = "called by the node tier")]
 pub(crate) fn agent(checkout: &Checkout) -> Result<PathBuf> {
     let folder = checkout.target.join("images").join(Profile::Quick.name());
     Ok(Kitchen::ready(checkout)?.make(Image::FairleadAgent, Profile::Quick, &folder)?.path)
