@@ -16,7 +16,7 @@ use kube::api::Api;
 use serde_json::json;
 
 use crate::history::History;
-use crate::world::{LIMIT, NODE, Picture, World, told};
+use crate::world::{AGENT, LIMIT, NODE, Picture, World, told};
 
 const LASTING: [&str; 3] = ["pair", "quad", "shared"];
 /// Under full load.
@@ -82,7 +82,7 @@ fn unchanged(before: &Picture, after: &Picture) -> Result<()> {
 /// kill -9 of the agent: nothing moves while it is away, nor when it is back.
 pub async fn agent_killed(world: &World) -> Result<()> {
     let before = world.as_promised(&LASTING).await?;
-    world.guest.probe.shell("kill -9 $(pidof fairlead-agent)").await?;
+    world.guest.probe.shell(&format!("kill -9 $(pidof {AGENT})")).await?;
     unchanged(&before, &world.look().await?)?;
     let restarted = eventually("the agent was restarted", LIMIT, || async {
         let agent = world.agent().await?;
@@ -149,7 +149,7 @@ fn unchanged_but_shared(before: &Picture, after: &Picture) -> Result<()> {
 pub async fn agent_absent(world: &World, history: &History) -> Result<()> {
     select_agents(world, "nowhere").await?;
     eventually("the agent is gone", LIMIT, || async {
-        let left = world.guest.probe.shell("pidof fairlead-agent || true").await?;
+        let left = world.guest.probe.shell(&format!("pidof {AGENT} || true")).await?;
         Ok(seen(left.trim().is_empty(), left))
     })
     .await?;
@@ -250,7 +250,7 @@ pub async fn full_load(world: &World) -> Result<()> {
 pub async fn agent_cost(world: &World) -> Result<()> {
     let picture = world.look().await?;
     let agents = picture.containers.values().flat_map(|observed| &observed.kernel.processes);
-    let agent = agents.into_iter().find(|process| process.name == "fairlead-agent").context("no agent runs")?;
+    let agent = agents.into_iter().find(|process| process.name == AGENT).context("no agent runs")?;
     eprintln!("           agent: {} KiB resident", agent.resident_bytes >> 10);
     ensure!(agent.resident_bytes <= AGENT_RESIDENT_BYTES, "the agent takes {} bytes", agent.resident_bytes);
     Ok(())
