@@ -4,6 +4,7 @@ use crate::node::{NodeView, PlacementEntry, PlacementView, holds};
 use crate::pod::{PodView, PodWish};
 use crate::pod_table::PodTable;
 use crate::pools::Pools;
+use crate::share::Lines;
 use crate::sums::Sums;
 use crate::table::Table;
 use crate::tenant::{QuotaFacts, TenantView};
@@ -37,6 +38,8 @@ pub struct Snapshot {
     /// All pods by UID.
     pub pods: PodTable,
     pub(crate) sums: Sums,
+    /// How far the total of each resource goes among the tenants.
+    pub(crate) lines: Lines,
     pub(crate) own_namespace: Arc<str>,
     /// What the tenants are made from, for the dump.
     pub(crate) quotas: Arc<BTreeMap<String, Arc<QuotaFacts>>>,
@@ -71,6 +74,7 @@ impl PartialEq for Snapshot {
             && self.namespaces == other.namespaces
             && self.pools == other.pools
             && self.sums == other.sums
+            && self.lines == other.lines
             && self.owners == other.owners
             && self.pods == other.pods
     }

@@ -4,7 +4,7 @@ use crate::fields::{add, created_ms};
 use crate::pod::PodView;
 use crate::table::Named;
 use fairlead_crds::{TenantQuota, TenantQuotaSpec};
-use fairlead_fairshare::{PODS, PendingPod, ResourceVector, TenantInput};
+use fairlead_fairshare::{PODS, PendingPod, ResourceVector, TenantInput, capped_demand, first_refusal};
 use std::sync::Arc;
 
 /// A TenantQuota as far as anything is decided by it.
@@ -78,6 +78,9 @@ pub struct TenantView {
     pub conflicts: Vec<Conflict>,
     /// Requests of its released, live pods, `pods` included.
     pub used: ResourceVector,
+    /// What it asks for of each resource, capped by what its hard limits can ever admit: what it uses, and what its waiting
+    /// pods request that these limits do not refuse for good.
+    pub demand: ResourceVector,
     /// The part of `used` that is not bound to a node yet.
     pub unbound: ResourceVector,
     /// Its released, live pods, oldest first.
@@ -113,6 +116,7 @@ impl TenantView {
             namespaces: claims.namespaces_of(name),
             conflicts: claims.conflicts_of(name),
             used: ResourceVector::new(),
+            demand: ResourceVector::new(),
             unbound: ResourceVector::new(),
             released: Vec::new(),
             waiting: Vec::new(),
@@ -133,8 +137,28 @@ impl TenantView {
         for list in [&mut view.released, &mut view.waiting] {
             list.sort_by(|a, b| (a.created_ms, &a.id.uid).cmp(&(b.created_ms, &b.id.uid)));
         }
+        view.demand = view.asked();
         view.oldest_waiting_ms = view.waiting.first().map(|pod| pod.created_ms);
         view
+    }
+
+    fn asked(&self) -> ResourceVector {
+        let mut demand = self.used.clone();
+        let hopeless = |pod: &PodView| {
+            first_refusal(&self.hard, &self.used, &pod.request).is_some_and(|refusal| refusal.never)
+        };
+        for pod in self.waiting.iter().filter(|pod| !pod.deleting && !hopeless(pod)) {
+            add(&mut demand, &pod.request);
+        }
+        for (resource, amount) in &mut demand {
+            *amount = capped_demand(resource, self.hard.get(resource).copied(), *amount);
+        }
+        demand
+    }
+
+    /// Its weight in shares; a tenant whose TenantQuota cannot be read is entitled to nothing.
+    pub(crate) fn share_weight(&self) -> u64 {
+        if self.error.is_some() { 0 } else { self.weight }
     }
 
     /// The waiting pods as the order of release wants them. A pod that is being deleted is left out: it will never run.

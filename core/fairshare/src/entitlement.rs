@@ -61,7 +61,8 @@ pub fn entitlements(total: &ResourceVector, tenants: &[TenantDemand]) -> BTreeMa
 }
 
 /// `demand` capped by the most that the 95 % rule admits of `resource` under `hard`.
-pub(crate) fn capped_demand(resource: &str, hard: Option<u64>, demand: u64) -> u64 {
+#[must_use]
+pub fn capped_demand(resource: &str, hard: Option<u64>, demand: u64) -> u64 {
     // Pods come one by one; of any other resource a single pod may ask for all that is left.
     let largest_request = if resource == PODS { 1 } else { u64::MAX };
     hard.map_or(demand, |hard| demand.min(max_admissible(hard, largest_request)))
@@ -117,17 +118,32 @@ fn apportion(total: u64, weights: &[u64]) -> Vec<u64> {
     parts
 }
 
-/// `amount / weight`, ordered exactly.
-#[derive(Clone, Copy)]
-struct PerWeight {
+/// `amount / weight`, ordered exactly; of equal ones the lighter comes first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PerWeight {
     amount: u64,
     weight: u64,
+}
+
+impl PerWeight {
+    pub(crate) fn new(amount: u64, weight: u64) -> Self {
+        Self { amount, weight: weight.min(MAX_WEIGHT) }
+    }
+
+    pub(crate) fn amount(self) -> u64 {
+        self.amount
+    }
+
+    pub(crate) fn weight(self) -> u64 {
+        self.weight
+    }
 }
 
 impl Ord for PerWeight {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         let left = u128::from(self.amount) * u128::from(other.weight);
-        left.cmp(&(u128::from(other.amount) * u128::from(self.weight)))
+        let by_ratio = left.cmp(&(u128::from(other.amount) * u128::from(self.weight)));
+        by_ratio.then_with(|| self.weight.cmp(&other.weight))
     }
 }
 

@@ -10,10 +10,12 @@ pub mod protocol;
 mod reason;
 mod share;
 mod turns;
+mod water;
 
-pub use entitlement::{MAX_WEIGHT, TenantDemand, base, entitlements};
+pub use entitlement::{MAX_WEIGHT, TenantDemand, base, capped_demand, entitlements};
 pub use limit::{HARD_PERCENT, PODS, Refusal, ResourceVector, admits, first_refusal, max_admissible, max_more};
 pub use order::{PendingPod, Release, ReleaseInput, ReleasePlan, TenantInput, Waiting, line, plan, plan_within};
 pub use reason::WaitReason;
 pub use share::{Dominant, Share, dominant};
 pub use turns::Turns;
+pub use water::{Demands, WaterLine};

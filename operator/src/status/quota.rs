@@ -129,6 +129,7 @@ mod tests {
             hard: std::collections::BTreeMap::new(),
             namespaces: vec!["a".into()],
             conflicts: Vec::new(),
+            demand: std::collections::BTreeMap::new(),
             used: std::collections::BTreeMap::new(),
             unbound: std::collections::BTreeMap::new(),
             released: Vec::new(),

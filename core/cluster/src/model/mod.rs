@@ -7,6 +7,7 @@ use crate::pod_table::PodTable;
 use crate::pools::Pools;
 use crate::shapes::Shapes;
 use crate::snapshot::{NameIndex, NamespaceView, Snapshot};
+use crate::share::Waters;
 use crate::sums::Sums;
 use crate::table::Table;
 use crate::tenant::{QuotaFacts, TenantView};
@@ -38,6 +39,7 @@ pub struct Model {
     views: BTreeMap<String, Arc<NodeView>>,
     tenants: BTreeMap<String, Arc<TenantView>>,
     sums: Sums,
+    waters: Waters,
     snapshot: Arc<Snapshot>,
 }
 
@@ -154,6 +156,7 @@ impl Model {
             pods: self.pods.clone(),
             index,
             owners,
+            lines: self.waters.lines(self.sums.total()),
             sums: self.sums.clone(),
             own_namespace: Arc::clone(&self.own_namespace),
         });
@@ -209,14 +212,16 @@ impl Model {
 
     /// The new view; none if the tenant is gone.
     fn rebuild_tenant(&mut self, name: String) -> Option<Arc<TenantView>> {
+        let former = self.tenants.remove(&name);
         let Some(quota) = self.quotas.get(&name) else {
-            self.tenants.remove(&name);
+            self.waters.replace(former.as_deref(), None);
             return None;
         };
         let namespaces = self.claims.namespaces_of(&name);
         let uids = namespaces.iter().filter_map(|namespace| self.in_namespace.get(namespace)).flatten();
         let pods = uids.filter_map(|uid| self.pods.get(uid)).cloned();
         let view = Arc::new(TenantView::build(&name, quota, &self.claims, pods));
+        self.waters.replace(former.as_deref(), Some(&view));
         self.tenants.insert(name, Arc::clone(&view));
         Some(view)
     }
