@@ -45,7 +45,8 @@ struct PodLine {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    let socket = std::env::args_os().nth(1).map(PathBuf::from).ok_or_else(|| anyhow::anyhow!("usage: nri-runtime SOCKET"))?;
+    let socket =
+        std::env::args_os().nth(1).map(PathBuf::from).ok_or_else(|| anyhow::anyhow!("usage: nri-runtime SOCKET"))?;
     let mut runtime = Runtime::listen(&socket)?;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     loop {

@@ -40,10 +40,20 @@ pub struct Args {
     #[arg(long, env = "FAIRLEAD_KUBELET_CONFIG", value_name = "FILE", default_value = "/host/kubelet/config.yaml")]
     pub kubelet_config: PathBuf,
     /// State file of the kubelet's CPU manager
-    #[arg(long, env = "FAIRLEAD_KUBELET_CPU_STATE", value_name = "FILE", default_value = "/host/kubelet/cpu_manager_state")]
+    #[arg(
+        long,
+        env = "FAIRLEAD_KUBELET_CPU_STATE",
+        value_name = "FILE",
+        default_value = "/host/kubelet/cpu_manager_state"
+    )]
     pub kubelet_cpu_state: PathBuf,
     /// State file of the kubelet's memory manager
-    #[arg(long, env = "FAIRLEAD_KUBELET_MEMORY_STATE", value_name = "FILE", default_value = "/host/kubelet/memory_manager_state")]
+    #[arg(
+        long,
+        env = "FAIRLEAD_KUBELET_MEMORY_STATE",
+        value_name = "FILE",
+        default_value = "/host/kubelet/memory_manager_state"
+    )]
     pub kubelet_memory_state: PathBuf,
     /// Permit containers on isolated CPUs to use real-time scheduling (RLIMIT_RTPRIO); it is never set for them
     #[arg(long, env = "FAIRLEAD_PERMIT_SCHED_FIFO")]

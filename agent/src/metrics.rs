@@ -42,7 +42,9 @@ pub struct AnswerBuckets;
 
 impl MetricConstructor<Histogram> for AnswerBuckets {
     fn new_metric(&self) -> Histogram {
-        Histogram::new([0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.1, 0.5, 1.0, 1.5, 2.0])
+        Histogram::new([
+            0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.1, 0.5, 1.0, 1.5, 2.0,
+        ])
     }
 }
 
@@ -98,7 +100,11 @@ impl PinMetrics {
                 Family::default(),
             ),
             shared_cpus: metrics.register("agent_shared_cpus", "CPUs of the shared pool", Gauge::default()),
-            owned: metrics.register("agent_pinning_owned", "1 while this agent pins the node's containers", Gauge::default()),
+            owned: metrics.register(
+                "agent_pinning_owned",
+                "1 while this agent pins the node's containers",
+                Gauge::default(),
+            ),
         }
     }
 

@@ -24,7 +24,10 @@ async fn it_registers_and_owns_the_node() {
     node.until(own).await;
     let pinning = node.pinning().unwrap();
     assert_eq!((pinning.reason.as_str(), pinning.runtime.as_deref()), ("RuntimeReady", Some("stand-in v0")));
-    assert_eq!((pinning.cpu_manager_policy.as_deref(), pinning.memory_manager_policy.as_deref()), (Some("none"), Some("none")));
+    assert_eq!(
+        (pinning.cpu_manager_policy.as_deref(), pinning.memory_manager_policy.as_deref()),
+        (Some("none"), Some("none"))
+    );
 }
 
 #[tokio::test]
@@ -50,7 +53,10 @@ async fn a_container_runs_on_what_its_pod_was_promised_and_others_beside_it() {
     // Its promise goes, and it keeps its CPUs; it goes, and they come free.
     node.promise(vec![]);
     node.runtime.serve_for(Duration::from_millis(1_300)).await;
-    assert_eq!((node.runtime.containers[&id].cpus.as_str(), node.runtime.containers[&before].cpus.as_str()), ("4-5", "0-3,6-15"));
+    assert_eq!(
+        (node.runtime.containers[&id].cpus.as_str(), node.runtime.containers[&before].cpus.as_str()),
+        ("4-5", "0-3,6-15")
+    );
     node.runtime.remove(&id).await;
     node.until(|node| node.runtime.containers[&before].cpus == "0-15").await;
 }
@@ -130,7 +136,10 @@ async fn a_lost_checkpoint_unpins_nobody() {
     node.start_agent();
     node.until(own).await;
     let s = node.runtime.create(&shared("s"), "c").await.unwrap();
-    assert_eq!((node.runtime.containers[&a].cpus.as_str(), node.runtime.containers[&s].cpus.as_str()), ("4-5", "0-3,6-15"));
+    assert_eq!(
+        (node.runtime.containers[&a].cpus.as_str(), node.runtime.containers[&s].cpus.as_str()),
+        ("4-5", "0-3,6-15")
+    );
 }
 
 #[tokio::test]
@@ -282,5 +291,11 @@ async fn creations_are_answered_from_memory() {
     let mut times = node.runtime.answer_times.clone();
     times.sort_unstable();
     let at = |percent: usize| times[times.len() * percent / 100 - 1];
-    eprintln!("CreateContainer answered, {} times: p50 {:?}, p99 {:?}, max {:?}", times.len(), at(50), at(99), times.last());
+    eprintln!(
+        "CreateContainer answered, {} times: p50 {:?}, p99 {:?}, max {:?}",
+        times.len(),
+        at(50),
+        at(99),
+        times.last()
+    );
 }

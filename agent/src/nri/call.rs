@@ -10,8 +10,9 @@ use super::NriError;
 use super::frame::{KIND_REQUEST, Message};
 use super::proto::{
     CONTAINER_STOPPED, ConfigureRequest, Container, ContainerAdjustment, ContainerRequest, ContainerUpdate,
-    ContainerUpdates, KeyValue, LinuxContainerAdjustment, LinuxContainerUpdate, LinuxCpu, LinuxResources, OptionalInt64,
-    PLUGIN_SERVICE, PodRequest, PodSandbox, PosixRlimit, Request, StateChangeEvent, SynchronizeRequest, event,
+    ContainerUpdates, KeyValue, LinuxContainerAdjustment, LinuxContainerUpdate, LinuxCpu, LinuxResources,
+    OptionalInt64, PLUGIN_SERVICE, PodRequest, PodSandbox, PosixRlimit, Request, StateChangeEvent, SynchronizeRequest,
+    event,
 };
 use crate::pin::{Place, Seen};
 
@@ -163,11 +164,8 @@ impl Listing {
 #[must_use]
 pub fn adjustment(container: &Seen, place: Option<&Place>, real_time: bool) -> Option<ContainerAdjustment> {
     let place = place?;
-    let limit = PosixRlimit {
-        r#type: "RLIMIT_RTPRIO".to_owned(),
-        hard: REAL_TIME_PRIORITY_MAX,
-        soft: REAL_TIME_PRIORITY_MAX,
-    };
+    let limit =
+        PosixRlimit { r#type: "RLIMIT_RTPRIO".to_owned(), hard: REAL_TIME_PRIORITY_MAX, soft: REAL_TIME_PRIORITY_MAX };
     Some(ContainerAdjustment {
         env: environment(container),
         linux: Some(LinuxContainerAdjustment { resources: Some(resources(place)) }),

@@ -49,9 +49,7 @@ impl Place {
     /// Whether a container that runs here also runs as `wanted` says.
     #[must_use]
     pub fn satisfies(&self, wanted: &Self) -> bool {
-        self.cpus == wanted.cpus
-            && self.memory_nodes == wanted.memory_nodes
-            && (self.unlimited || !wanted.unlimited)
+        self.cpus == wanted.cpus && self.memory_nodes == wanted.memory_nodes && (self.unlimited || !wanted.unlimited)
     }
 }
 

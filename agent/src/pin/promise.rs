@@ -78,7 +78,8 @@ fn promise(wire: &Reservation) -> Promise {
     }
     let with_bytes = wire.memory.iter().filter(|part| part.bytes > 0 || !part.huge_pages.is_empty());
     // The kind's schema bounds the ids; what is out of bounds is no node of any machine and is found missing there.
-    let ids = with_bytes.map(|part| u32::try_from(part.numa_node).map_or(u32::from(u16::MAX), |id| id.min(u16::MAX.into())));
+    let ids =
+        with_bytes.map(|part| u32::try_from(part.numa_node).map_or(u32::from(u16::MAX), |id| id.min(u16::MAX.into())));
     Promise {
         namespace: wire.namespace.clone(),
         name: wire.name.clone(),

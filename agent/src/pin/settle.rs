@@ -20,11 +20,7 @@ impl State {
             // CPUs of a claim that went offline: the kernel moved it, and nothing better can be told.
             Some(_) => None,
             None if pool.is_empty() => None,
-            None => Some(Place {
-                cpus: pool.clone(),
-                memory_nodes: self.cores.memory_nodes.clone(),
-                unlimited: false,
-            }),
+            None => Some(Place { cpus: pool.clone(), memory_nodes: self.cores.memory_nodes.clone(), unlimited: false }),
         }
     }
 

@@ -98,7 +98,8 @@ fn line(state: &State, container: &Container, promised: bool) -> ObservedContain
     } else {
         (PinState::Pinned, "its reservation is gone; it keeps its CPUs until it ends".to_owned())
     };
-    let everywhere = Place { cpus: state.cores.usable.clone(), memory_nodes: state.cores.memory_nodes.clone(), unlimited: false };
+    let everywhere =
+        Place { cpus: state.cores.usable.clone(), memory_nodes: state.cores.memory_nodes.clone(), unlimited: false };
     let runs = container.runs.as_ref().unwrap_or(&everywhere);
     ObservedContainer {
         pod_uid: container.seen.pod_uid.clone(),

@@ -1,6 +1,5 @@
 //! One event in, requests out.
 
-
 use super::claim::{admit, claim_of, claim_of_annotation};
 use super::state::Waiting;
 use super::{Claim, Container, Cores, Link, Place, Promises, Remembered, Seen, State, Version};
@@ -101,7 +100,8 @@ pub fn step(mut state: State, now_ms: u64, event: Event) -> (State, Vec<Request>
     let mut changed = state.take(event, &mut requests, now_ms);
     changed |= state.promote();
     state.answer_waiting(now_ms, &mut requests);
-    changed |= requests.iter().any(|request| matches!(request, Request::Adjust { place: Some(at), .. } if at.unlimited));
+    changed |=
+        requests.iter().any(|request| matches!(request, Request::Adjust { place: Some(at), .. } if at.unlimited));
     requests.extend(state.update(now_ms));
     if changed {
         requests.push(Request::Remember);
@@ -210,7 +210,9 @@ impl State {
     fn adopt_unclaimed(&mut self, running_as_promised: bool) {
         let ids: Vec<String> = self.containers.keys().cloned().collect();
         for id in ids {
-            let Some(container) = self.containers.get(&id).filter(|container| container.claim.is_none()) else { continue };
+            let Some(container) = self.containers.get(&id).filter(|container| container.claim.is_none()) else {
+                continue;
+            };
             let seen = &container.seen;
             let claim = match self.promised(seen) {
                 Some((promise, cpus)) if running_as_promised => {
@@ -321,4 +323,3 @@ impl Container {
         Self { seen, claim, runs, blocked: None, refused: None, refusals: 0, retry_at_ms: 0 }
     }
 }
-

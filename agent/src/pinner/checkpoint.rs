@@ -190,7 +190,8 @@ mod tests {
 
     fn remembered() -> Remembered {
         let cpus = CpuMask::parse_list("2-3").unwrap();
-        let claim = Claim { cpus: cpus.clone(), memory_nodes: CpuMask::from_ids([0]), held: cpus.clone(), isolated: false };
+        let claim =
+            Claim { cpus: cpus.clone(), memory_nodes: CpuMask::from_ids([0]), held: cpus.clone(), isolated: false };
         let promise = Promise { cpus: cpus.clone(), containers: [("c".to_owned(), cpus)].into(), ..Promise::default() };
         Remembered {
             promises: [("uid".to_owned(), promise)].into(),

@@ -75,10 +75,9 @@ impl KubeletPolicies {
         let (cpu_state, memory_state) = (state(&files.cpu_state), state(&files.memory_state));
         let configured = |policy: Option<String>| policy.unwrap_or_else(|| NONE.to_owned());
         let (cpu, memory) = match config {
-            Some(config) => (
-                Some(configured(config.cpu_manager_policy)),
-                Some(configured(config.memory_manager_policy)),
-            ),
+            Some(config) => {
+                (Some(configured(config.cpu_manager_policy)), Some(configured(config.memory_manager_policy)))
+            }
             None => (None, None),
         };
         Self { cpu: stricter(cpu, cpu_state), memory: stricter(memory, memory_state), problems }
@@ -169,7 +168,10 @@ mod tests {
         let policies = read(None, Some("{\"policyName\": 7}"), None);
         assert!(!policies.known());
         assert_eq!(policies.problems.len(), 3);
-        assert!(policies.problems.iter().any(|problem| problem.contains("cpu_manager_state: invalid type")), "{policies:?}");
+        assert!(
+            policies.problems.iter().any(|problem| problem.contains("cpu_manager_state: invalid type")),
+            "{policies:?}"
+        );
         let long = " ".repeat(2 << 20);
         assert!(read(Some(&long), None, None).problems[0].contains("2097152 bytes"));
     }

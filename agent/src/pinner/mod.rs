@@ -387,7 +387,8 @@ impl Pinner {
             self.session = None;
             self.lose(&NriError::Shutdown);
         }
-        if let Some(session) = self.session.as_ref().filter(|session| session.limit().is_some_and(|limit| now >= limit)) {
+        if let Some(session) = self.session.as_ref().filter(|session| session.limit().is_some_and(|limit| now >= limit))
+        {
             let error = session.silent();
             self.lose(&error);
         }

@@ -77,7 +77,8 @@ impl Situation {
     /// Whether the agent may speak to the runtime at all.
     #[must_use]
     pub fn may_connect(&self) -> bool {
-        self.lock == Lock::Held && self.kubelet.as_ref().is_some_and(|kubelet| kubelet.known() && kubelet.writer().is_none())
+        self.lock == Lock::Held
+            && self.kubelet.as_ref().is_some_and(|kubelet| kubelet.known() && kubelet.writer().is_none())
     }
 
     /// Who pins; none while it is too early to tell.
@@ -99,7 +100,8 @@ impl Situation {
         let observe = |reason, message: String| Some((PinningMode::Observe, reason, message));
         let kubelet = self.kubelet.as_ref()?;
         if let Some((manager, policy)) = kubelet.writer() {
-            let message = format!("the kubelet's {manager} has policy {policy:?} and writes cpusets itself: set it to none");
+            let message =
+                format!("the kubelet's {manager} has policy {policy:?} and writes cpusets itself: set it to none");
             return observe(reason::KUBELET_STATIC_POLICY, message);
         }
         let patience = if self.was_there { PATIENCE } else { FIRST_PATIENCE };
@@ -168,21 +170,37 @@ mod tests {
     fn it_owns_the_node_once_the_runtime_told_what_it_has() {
         let own = Some((PinningMode::Own, "RuntimeReady".to_owned()));
         assert_eq!(of(|_| {}), own);
-        let away = |seconds| move |s: &mut Situation| {
-            (s.synchronized, s.away) = (false, Some(Duration::from_secs(seconds)));
+        let away = |seconds| {
+            move |s: &mut Situation| {
+                (s.synchronized, s.away) = (false, Some(Duration::from_secs(seconds)));
+            }
         };
         // A restart of the runtime is no news; a long absence is.
         assert_eq!(of(away(29)), own);
-        assert_eq!(of(|s| { away(29)(s); s.socket_found = false; }), own);
+        assert_eq!(
+            of(|s| {
+                away(29)(s);
+                s.socket_found = false;
+            }),
+            own
+        );
         assert_eq!(of(away(30)), observe("RuntimeLost"));
-        assert_eq!(of(|s| { away(30)(s); s.socket_found = false; }), observe("RuntimeLost"));
+        assert_eq!(
+            of(|s| {
+                away(30)(s);
+                s.socket_found = false;
+            }),
+            observe("RuntimeLost")
+        );
     }
 
     #[test]
     fn an_agent_that_starts_says_nothing_at_first() {
-        let starts = |seconds, socket_found| move |s: &mut Situation| {
-            (s.synchronized, s.was_there, s.socket_found) = (false, false, socket_found);
-            s.away = Some(Duration::from_secs(seconds));
+        let starts = |seconds, socket_found| {
+            move |s: &mut Situation| {
+                (s.synchronized, s.was_there, s.socket_found) = (false, false, socket_found);
+                s.away = Some(Duration::from_secs(seconds));
+            }
         };
         for socket_found in [true, false] {
             assert_eq!(of(starts(9, socket_found)), None);

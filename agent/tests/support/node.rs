@@ -186,7 +186,12 @@ impl Node {
         async move {
             let since = Instant::now();
             while !holds(self) {
-                assert!(since.elapsed() < Duration::from_secs(12), "{place}: {:?} {:?}", self.pinning(), self.observed());
+                assert!(
+                    since.elapsed() < Duration::from_secs(12),
+                    "{place}: {:?} {:?}",
+                    self.pinning(),
+                    self.observed()
+                );
                 self.runtime.serve_within(Duration::from_millis(10)).await;
             }
         }
@@ -239,7 +244,10 @@ pub fn reservation(uid: &str, containers: &[(&str, &str)], memory_nodes: &[i64])
         cpus: cpus.to_string(),
         containers: containers.iter().map(container).collect(),
         isolated: false,
-        memory: memory_nodes.iter().map(|&numa_node| ReservedMemory { numa_node, bytes: 1 << 30, huge_pages: vec![] }).collect(),
+        memory: memory_nodes
+            .iter()
+            .map(|&numa_node| ReservedMemory { numa_node, bytes: 1 << 30, huge_pages: vec![] })
+            .collect(),
     }
 }
 
@@ -254,4 +262,3 @@ pub fn exclusive(uid: &str) -> Pod {
     let annotations = [("fairlead.dev/placement".to_owned(), placement.to_string())].into();
     Pod { annotations, ..shared(uid) }
 }
-

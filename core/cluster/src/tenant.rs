@@ -144,9 +144,8 @@ impl TenantView {
 
     fn asked(&self) -> ResourceVector {
         let mut demand = self.used.clone();
-        let hopeless = |pod: &PodView| {
-            first_refusal(&self.hard, &self.used, &pod.request).is_some_and(|refusal| refusal.never)
-        };
+        let hopeless =
+            |pod: &PodView| first_refusal(&self.hard, &self.used, &pod.request).is_some_and(|refusal| refusal.never);
         for pod in self.waiting.iter().filter(|pod| !pod.deleting && !hopeless(pod)) {
             add(&mut demand, &pod.request);
         }

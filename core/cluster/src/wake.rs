@@ -1,8 +1,9 @@
-//! Which refused pods are worth another try: a node has room for them now and had none before.
+//! Which refused pods are worth another try: a node has room for them.
 //!
 //! kube-scheduler tries a pod that an extender refused again on any event of the API that it watches; our own objects are
 //! not among them. So cores that come free by a write to a NodePlacement, and nodes that become trusted, would be noticed
-//! at its flush of 5 minutes only.
+//! at its flush of 5 minutes only. The same holds where it showed the extender a sample of the nodes, and the one with room
+//! was not in it: the next try goes on where the last one ended.
 use crate::fields::add;
 use crate::node::NodeView;
 use crate::pod::{PodView, PodWish};
@@ -23,42 +24,75 @@ pub struct Awaited {
     pub node: String,
 }
 
+/// Different wishes that one look answers; a crowd of pods mostly has few. The others are found at a later look, when a
+/// node changes.
+const SHAPES_MAX: usize = 64;
+
+/// What pods of the same wish get to hear at one look.
+struct Shape {
+    wish: PodWish,
+    newly: bool,
+    node: Option<String>,
+}
+
 impl Snapshot {
-    /// Refused pods for which a node has room that had none in `before`: most important first, at most `pods_max`. Nodes
-    /// that did not change are not looked at, so that a look costs what changed.
+    /// Refused pods for which a node has room: those that were not refused in `before`, by any node, and those that were, by
+    /// a node that changed and had no room then. Most important first, at most `pods_max`.
     #[must_use]
     pub fn awaited(&self, before: &Self, pods_max: usize) -> Vec<Awaited> {
-        let changed: Vec<(u32, &Arc<NodeView>)> = (0u32..)
-            .zip(self.nodes.iter())
-            .filter(|(_, node)| node.ready && !node.unschedulable)
-            .filter(|(_, node)| before.node_named(&node.name).is_none_or(|old| !Arc::ptr_eq(old, node)))
-            .collect();
-        if !self.synced || changed.is_empty() {
+        if !self.synced {
             return Vec::new();
         }
-        let waits = |pod: &&Arc<PodView>| pod.refused && pod.waits_for_a_node();
-        let mut waiting: Vec<&Arc<PodView>> = self.pods.iter().filter(waits).collect();
+        let changed: Vec<u32> = (0u32..)
+            .zip(self.nodes.iter())
+            .filter(|(_, node)| before.node_named(&node.name).is_none_or(|old| !Arc::ptr_eq(old, node)))
+            .map(|(index, _)| index)
+            .collect();
+        let newly = |pod: &PodView| before.pods.get(&pod.id.uid).is_none_or(|old| !old.refused);
+        let asks = |pod: &&Arc<PodView>| pod.refused && pod.waits_for_a_node() && (!changed.is_empty() || newly(pod));
+        let mut waiting: Vec<&Arc<PodView>> = self.pods.iter().filter(asks).collect();
         waiting.sort_by_key(|pod| (Reverse(pod.priority), pod.created_ms, &pod.id.uid));
+        let mut shapes: Vec<Shape> = Vec::new();
         let mut found = Vec::new();
         for pod in waiting {
             if found.len() >= pods_max {
                 break;
             }
-            let wish = PodWish::of_view(pod, &self.pools);
-            let opened = |(index, node): &&(u32, &Arc<NodeView>)| {
-                self.has_room(*index, node, &wish) && !before.had_room(&node.name, &wish)
-            };
-            if self.backstop(&wish).is_none()
-                && let Some((_, node)) = changed.iter().find(opened)
-            {
-                found.push(Awaited {
-                    pod: pod.id.clone(),
-                    resource_version: pod.resource_version.clone(),
-                    node: node.name.clone(),
-                });
+            let (newly, mut wish) = (newly(pod), PodWish::of_view(pod, &self.pools));
+            // Whom the tenant's limit keeps out depends on the pod's age.
+            if self.backstop(&wish).is_some() {
+                continue;
             }
+            (wish.id.name, wish.id.uid, wish.created_ms) = (String::new(), String::new(), 0);
+            let at = shapes.iter().position(|shape| shape.newly == newly && shape.wish == wish);
+            let node = match at.and_then(|at| shapes.get(at)) {
+                Some(shape) => shape.node.clone(),
+                None if shapes.len() >= SHAPES_MAX => None,
+                None => {
+                    let node = self.room_for_shape(before, &wish, (!newly).then_some(&changed));
+                    shapes.push(Shape { wish, newly, node: node.clone() });
+                    node
+                }
+            };
+            found.extend(node.map(|node| Awaited {
+                pod: pod.id.clone(),
+                resource_version: pod.resource_version.clone(),
+                node,
+            }));
         }
         found
+    }
+
+    /// The first node that has room: of all, or of those that had none before.
+    fn room_for_shape(&self, before: &Self, wish: &PodWish, among: Option<&Vec<u32>>) -> Option<String> {
+        let has_room = |index: u32| self.node(index).filter(|node| self.has_room(index, node, wish));
+        let node = match among {
+            None => (0u32..).take(self.nodes.len()).find_map(has_room),
+            Some(changed) => {
+                changed.iter().filter_map(|&index| has_room(index)).find(|node| !before.had_room(&node.name, wish))
+            }
+        };
+        node.map(|node| node.name.clone())
     }
 
     /// Whether a pod still waits after a refusal of ours, and some node has room for it.

@@ -216,7 +216,8 @@ impl Runtime {
                 let updates = wire::Updates::decode(call.payload.as_slice()).unwrap().update;
                 let ids: Vec<String> = updates.iter().map(|update| update.id.clone()).collect();
                 let failed = self.apply(updates);
-                let status = failed.then(|| wire::Status { code: 2, text: "NRI update of some containers failed".into() });
+                let status =
+                    failed.then(|| wire::Status { code: 2, text: "NRI update of some containers failed".into() });
                 self.reply(id, message.stream, status, Vec::new()).await;
                 self.news.push_back(News::Updated(ids));
             }
@@ -284,8 +285,7 @@ impl Runtime {
             Running { pod: of.clone(), name: name.into(), cpus: cpus.into(), quota: 100_000, ..Running::default() };
         let plugins: Vec<u32> = self.plugins.iter().filter(|(_, one)| one.active).map(|(id, _)| *id).collect();
         for plugin in plugins {
-            let about =
-                wire::About { pod: Some(pod(of)), container: Some(container(&id, &running)), resources: None };
+            let about = wire::About { pod: Some(pod(of)), container: Some(container(&id, &running)), resources: None };
             let since = Instant::now();
             let answer = self.call::<wire::Created>(plugin, "CreateContainer", &about).await;
             self.answer_times.push(since.elapsed());
@@ -348,7 +348,9 @@ impl Runtime {
 
     /// Removes a pod without telling of its containers.
     pub async fn remove_pod(&mut self, uid: &str) {
-        let Some(of) = self.containers.values().find(|one| one.pod.uid == uid).map(|one| one.pod.clone()) else { return };
+        let Some(of) = self.containers.values().find(|one| one.pod.uid == uid).map(|one| one.pod.clone()) else {
+            return;
+        };
         self.containers.retain(|_, one| one.pod.uid != uid);
         self.notify("RemovePodSandbox", 3, Some(&of), None).await;
     }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use prost::Message;
 
-
 #[derive(Clone, PartialEq, Message)]
 pub struct Call {
     #[prost(string, tag = "1")]

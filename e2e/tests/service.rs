@@ -1,0 +1,339 @@
+//! Service mode on the genuine control plane: a stock kube-scheduler of one's own calls the extender over mutual TLS, with
+//! the configuration that `kubectl fairlead scheduler-config` prints; certificates are replaced under load; and what two
+//! schedulers on one pool of nodes do to each other.
+#![cfg(feature = "control-plane")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+
+use anyhow::{Context as _, Result};
+use fairlead_e2e::RELEASE_NAMESPACE;
+use fairlead_e2e::bed::{Bed, Options};
+use fairlead_e2e::eventually::{Seen, eventually, seen};
+use fairlead_e2e::ports;
+use fairlead_e2e::processes::{Command, Process};
+use fairlead_e2e::release;
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustix::process::{Pid, Signal, kill_process};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::{Value, json};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const CLIENT: &str = "kube-scheduler.fairlead.dev";
+const SERVER: &str = "fairlead-extender.fairlead-system.svc";
+/// Pods that are placed while certificates change.
+const LOAD: usize = 60;
+const ROTATIONS: u32 = 3;
+/// Tries to make two schedulers promise one node twice.
+const RACES: usize = 12;
+
+struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+struct Leaf {
+    cert: String,
+    key: String,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(params, key) }
+    }
+
+    fn leaf(&self, name: &str, purpose: ExtendedKeyUsagePurpose) -> Leaf {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![purpose];
+        let key = KeyPair::generate().unwrap();
+        Leaf { cert: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
+    }
+
+    fn server(&self) -> Leaf {
+        self.leaf(SERVER, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    fn client(&self, name: &str) -> Leaf {
+        self.leaf(name, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduler_of_ones_own() {
+    fairlead_e2e::init_logs();
+    let bed = Bed::start(Options { redis_password: None, ..Options::new("service") }).await.unwrap();
+    if let Err(error) = all(&bed).await {
+        panic!("{error:#}\n{}", bed.release_logs());
+    }
+    bed.stop().await.unwrap();
+}
+
+async fn all(bed: &Bed) -> Result<()> {
+    let authority = Authority::new();
+    let mut values = release::values(bed);
+    values["extender"] = json!({ "mode": "Service" });
+    let secret = create_secret(bed, &authority);
+    let (installed, made) = tokio::join!(bed.install_fairlead(&values), secret);
+    made.context("create the Secret")?;
+    installed?;
+    let deployments = bed.kubectl.run(&["-n", RELEASE_NAMESPACE, "get", "deployments", "-o", "name"], LIMIT).await?;
+    assert!(deployments.contains("fairlead-extender") && !deployments.contains("fairlead-scheduler"), "{deployments}");
+
+    let extender = bed.kubelet.running().into_iter().find(|running| running.program == "fairlead-extender");
+    let extender = extender.context("no extender runs")?;
+    let port = bed.kubelet.host_port(&extender.pod, 9801).context("the extender's port")?;
+    who_may_come(&authority, port);
+    let scheduler = start_scheduler(bed, &authority, port).await?;
+    certificates_change_under_load(bed, &authority, port).await?;
+    two_schedulers_promise_one_node(bed, &scheduler).await?;
+    scheduler.stop(Duration::from_secs(4)).await;
+    Ok(())
+}
+
+/// Before the pods that mount it are started, as whoever does without cert-manager must.
+async fn create_secret(bed: &Bed, authority: &Authority) -> Result<()> {
+    eventually("the release's namespace", LIMIT, async || {
+        Ok(seen(bed.kubectl.output(&["get", "namespace", RELEASE_NAMESPACE], None, LIMIT).await?.success, "none"))
+    })
+    .await?;
+    let leaf = authority.server();
+    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "fairlead-extender-tls", "namespace": RELEASE_NAMESPACE },
+        "type": "kubernetes.io/tls", "stringData": { "tls.crt": leaf.cert, "tls.key": leaf.key, "ca.crt": authority.pem } });
+    bed.kubectl.run_with(&["apply", "-f", "-"], Some(&secret.to_string()), LIMIT).await?;
+    Ok(())
+}
+
+/// The status line of an empty request and the server's certificate, or why there is none.
+fn ask(authority: &Authority, identity: Option<&Leaf>, port: u16) -> Result<(String, Vec<u8>)> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes())?)?;
+    let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(leaf) => builder.with_client_auth_cert(
+            vec![CertificateDer::from_pem_slice(leaf.cert.as_bytes())?],
+            PrivateKeyDer::from_pem_slice(leaf.key.as_bytes())?,
+        )?,
+    };
+    let stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let connection = rustls::ClientConnection::new(Arc::new(config), ServerName::try_from(SERVER)?)?;
+    let mut stream = rustls::StreamOwned::new(connection, stream);
+    stream.write_all(b"POST /filter HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let shown = stream.conn.peer_certificates().and_then(<[_]>::first).context("no certificate")?.to_vec();
+    Ok((answer.lines().next().unwrap_or_default().to_owned(), shown))
+}
+
+fn who_may_come(authority: &Authority, port: u16) {
+    let (status, _) = ask(authority, Some(&authority.client(CLIENT)), port).unwrap();
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    let stranger = Authority::new().client(CLIENT);
+    let refused = [
+        ("nobody", None),
+        ("another name", Some(authority.client("kubelet.fairlead.dev"))),
+        ("another authority", Some(stranger)),
+        ("a server", Some(authority.leaf(CLIENT, ExtendedKeyUsagePurpose::ServerAuth))),
+    ];
+    for (who, identity) in refused {
+        let error = ask(authority, identity.as_ref(), port).map(|(status, _)| status).unwrap_err();
+        eprintln!("refused {who}: {error:#}");
+    }
+}
+
+/// Stock kube-scheduler with the printed configuration, which the check finds good; it complains of a bad one.
+async fn start_scheduler(bed: &Bed, authority: &Authority, port: u16) -> Result<Process> {
+    let folder = bed.dir.join("scheduler-tls");
+    std::fs::create_dir_all(&folder)?;
+    let leaf = authority.client(CLIENT);
+    for (name, text) in [("ca.crt", &authority.pem), ("tls.crt", &leaf.cert), ("tls.key", &leaf.key)] {
+        std::fs::write(folder.join(name), text)?;
+    }
+    let (url, tls) = (format!("https://127.0.0.1:{port}"), folder.display().to_string());
+    let print = ["fairlead", "scheduler-config", "--url-prefix", &url, "--tls-folder", &tls];
+    let printed = bed.kubectl.run(&print, LIMIT).await?;
+    let file = bed.dir.join("own-scheduler.yaml");
+    let kubeconfig = bed.dir.join("kubeconfig/kube-scheduler");
+    let own = format!(
+        "{printed}\nleaderElection: {{ leaderElect: false }}\nclientConnection: {{ kubeconfig: {} }}\n",
+        kubeconfig.display()
+    );
+    std::fs::write(&file, &own)?;
+    let name = file.display().to_string();
+    let check = ["fairlead", "scheduler-config", "--url-prefix", &url, "--check", &name];
+    bed.kubectl.run(&check, LIMIT).await?;
+    let bad = bed.dir.join("bad-scheduler.yaml");
+    std::fs::write(&bad, own.lines().filter(|line| !line.contains("caFile")).collect::<Vec<_>>().join("\n"))?;
+    let bad = bad.display().to_string();
+    let check = ["fairlead", "scheduler-config", "--url-prefix", &url, "--check", &bad];
+    let told = bed.kubectl.output(&check, None, LIMIT).await?;
+    assert!(!told.success && told.stdout.contains("extenders[0].tlsConfig.caFile"), "{told:?}");
+
+    let command = Command {
+        name: "own kube-scheduler".to_owned(),
+        program: bed.parts.upstream("kube-scheduler")?,
+        args: vec![
+            format!("--config={name}"),
+            format!("--authentication-kubeconfig={}", kubeconfig.display()),
+            format!("--authorization-kubeconfig={}", kubeconfig.display()),
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={}", ports::free()?),
+        ],
+        env: vec![("HOME".to_owned(), bed.dir.join("home").display().to_string())],
+        dir: bed.dir.clone(),
+        log: bed.dir.join("logs/own-kube-scheduler.log"),
+    };
+    Process::start(&command).await
+}
+
+fn pod(name: &str, scheduler: &str, cpu: &str, node: Option<&str>) -> Value {
+    let amounts = json!({ "cpu": cpu, "memory": "64Mi" });
+    let selector = node.map(|node| json!({ "kubernetes.io/hostname": node }));
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "default" },
+        "spec": { "schedulerName": scheduler, "nodeSelector": selector, "terminationGracePeriodSeconds": 1, "containers": [{
+            "name": "c", "image": "example.com/c:1", "resources": { "requests": amounts, "limits": amounts } }] } })
+}
+
+async fn apply(bed: &Bed, objects: &[Value]) -> Result<()> {
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
+    bed.kubectl.run_with(&["create", "-f", "-"], Some(&list.to_string()), LIMIT).await?;
+    Ok(())
+}
+
+async fn pods(bed: &Bed) -> Result<Vec<Value>> {
+    let out: Value = serde_json::from_str(&bed.kubectl.run(&["get", "pods", "-o", "json"], LIMIT).await?)?;
+    Ok(out["items"].as_array().cloned().unwrap_or_default())
+}
+
+/// The folders where the extenders find their material.
+fn material(bed: &Bed) -> Result<Vec<PathBuf>> {
+    fn search(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                search(&path, found)?;
+            } else if path.ends_with("tls/tls.crt") {
+                found.extend(path.parent().map(Path::to_owned));
+            }
+        }
+        Ok(())
+    }
+    let mut found = Vec::new();
+    search(&bed.dir, &mut found)?;
+    Ok(found)
+}
+
+async fn certificates_change_under_load(bed: &Bed, authority: &Authority, port: u16) -> Result<()> {
+    let folders = material(bed)?;
+    assert_eq!(folders.len(), 2, "{folders:?}");
+    let us = authority.client(CLIENT);
+    let began = Instant::now();
+    let feeding = async {
+        for index in 0..LOAD {
+            apply(bed, &[pod(&format!("load-{index}"), "fairlead-scheduler", "2", None)]).await?;
+        }
+        anyhow::Ok(())
+    };
+    let replacing = async {
+        for _ in 0..ROTATIONS {
+            let (_, before) = ask(authority, Some(&us), port)?;
+            let leaf = authority.server();
+            for folder in &folders {
+                // In this order a reader never finds a key that the certificate does not know for long.
+                for (name, text) in [("tls.key", &leaf.key), ("tls.crt", &leaf.cert)] {
+                    std::fs::write(folder.join("fresh"), text)?;
+                    std::fs::rename(folder.join("fresh"), folder.join(name))?;
+                }
+            }
+            let replaced = Instant::now();
+            eventually("the new certificate is shown", Duration::from_secs(10), async || {
+                Ok(seen(ask(authority, Some(&us), port)?.1 != before, "the former one"))
+            })
+            .await?;
+            eprintln!("rotation: shown after {:.1} s", replaced.elapsed().as_secs_f32());
+        }
+        anyhow::Ok(())
+    };
+    let (fed, replaced) = tokio::join!(feeding, replacing);
+    fed?;
+    replaced?;
+    eventually("all pods have cores of their own", LIMIT, async || {
+        let pods = pods(bed).await?;
+        let placed =
+            pods.iter().filter(|pod| pod["metadata"]["annotations"]["fairlead.dev/placement"].is_string()).count();
+        Ok(seen(placed == LOAD, format!("{placed} of {LOAD}")))
+    })
+    .await?;
+    let failed =
+        bed.kubectl.run(&["get", "events", "-o", "json", "--field-selector=reason=FailedScheduling"], LIMIT).await?;
+    let failed: Value = serde_json::from_str(&failed)?;
+    assert_eq!(failed["items"], json!([]), "no try failed while certificates changed");
+    eprintln!("rotation: {LOAD} pods placed in {:.1} s, none tried twice", began.elapsed().as_secs_f32());
+    Ok(())
+}
+
+/// Both are stopped, each is given a pod that fills two thirds of the node, both go on: neither knows of the other's
+/// decision. A real kubelet refuses the second pod (OutOfcpu); kwok's admits everything, so that the requests tell.
+async fn two_schedulers_promise_one_node(bed: &Bed, own: &Process) -> Result<()> {
+    const NODE: &str = "single-3";
+    bed.kubectl.run(&["delete", "pods", "--all", "--wait=true"], LIMIT).await?;
+    let processes = bed.plane.processes().await;
+    let stock = processes.iter().find(|(name, _)| name == "kube-scheduler").context("no kube-scheduler")?.1;
+    let both = |signal: Signal| {
+        for pid in [stock, own.pid()] {
+            kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+        }
+    };
+    let mut doubled = 0;
+    for race in 0..RACES {
+        both(Signal::STOP);
+        let names = [format!("default-{race}"), format!("fairlead-{race}")];
+        let made = apply(
+            bed,
+            &[
+                pod(&names[0], "default-scheduler", "20", Some(NODE)),
+                pod(&names[1], "fairlead-scheduler", "20", Some(NODE)),
+            ],
+        );
+        let made = made.await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        both(Signal::CONT);
+        made?;
+        let bound = eventually("each pod is bound or refused", LIMIT, async || {
+            let pods = pods(bed).await?;
+            let bound = pods.iter().filter(|pod| pod["spec"]["nodeName"] == NODE).count();
+            let refused =
+                pods.iter().filter(|pod| pod["status"]["conditions"].to_string().contains("Unschedulable")).count();
+            Ok(if pods.len() == 2 && bound + refused == 2 {
+                Seen::Yes(bound)
+            } else {
+                Seen::NotYet(format!("{bound}, {refused}"))
+            })
+        })
+        .await?;
+        doubled += usize::from(bound == 2);
+        bed.kubectl.run(&["delete", "pods", "--all", "--wait=true"], LIMIT).await?;
+        eventually("the cores are free again", LIMIT, async || {
+            let placement: Value =
+                serde_json::from_str(&bed.kubectl.run(&["get", "nodeplacement", NODE, "-o", "json"], LIMIT).await?)?;
+            let held = &placement["spec"]["reservations"];
+            Ok(seen(held.as_array().is_none_or(Vec::is_empty), held.to_string()))
+        })
+        .await?;
+        if doubled > 0 && race >= 2 {
+            eprintln!("two schedulers: {doubled} of {} races put 40 CPUs of requests on a node of 30", race + 1);
+            return Ok(());
+        }
+    }
+    panic!(
+        "two schedulers that do not know of each other never overcommitted a node in {RACES} races: update the docs"
+    );
+}
