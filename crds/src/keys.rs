@@ -21,6 +21,8 @@ pub const WISH_ANNOTATION_PREFIX: &str = "topology.fairlead.dev/";
 /// Pod annotation that the operator writes to cancel an intent, and the extender before it takes a reservation back: it
 /// only has to change the resourceVersion, so that no write under way still holds (rule 5).
 pub const TOUCHED_ANNOTATION: &str = "fairlead.dev/touched";
+/// Annotation of Secrets with a certificate that the operator makes: when it is to be renewed, RFC 3339.
+pub const RENEW_ANNOTATION: &str = "fairlead.dev/renew-after";
 
 /// NodePlacement annotation, written by a person: UIDs of pods, separated by commas, whose drift from their promise is known
 /// and borne, so that the node is trusted all the same.
@@ -44,6 +46,8 @@ pub mod manager {
     pub const TOPOLOGY_STATUS: &str = "fairlead-operator/topology-status";
     /// Operator: replicas through the scale subresource.
     pub const SCALE: &str = "fairlead-operator/scale";
+    /// Operator: certificates of the extender.
+    pub const CERTIFICATES: &str = "fairlead-operator/certificates";
     /// Extender: reservations.
     pub const RESERVATION: &str = "fairlead-extender/reservation";
     /// Agent: NodeTopology.

@@ -11,11 +11,14 @@ use fairlead_e2e::eventually::{Seen, eventually, seen};
 use fairlead_e2e::ports;
 use fairlead_e2e::processes::{Command, Process};
 use fairlead_e2e::release;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::Api;
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustix::process::{Pid, Signal, kill_process};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +29,7 @@ const CLIENT: &str = "kube-scheduler.fairlead.dev";
 const SERVER: &str = "fairlead-extender.fairlead-system.svc";
 /// Pods that are placed while certificates change.
 const LOAD: usize = 60;
+const LOAD_PACE: Duration = Duration::from_millis(500);
 const ROTATIONS: u32 = 3;
 /// Tries to make two schedulers promise one node twice.
 const RACES: usize = 12;
@@ -41,12 +45,26 @@ struct Leaf {
 }
 
 impl Authority {
+    /// Somebody's.
     fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let pem = Self::params().self_signed(&key).unwrap().pem();
+        Self { pem, issuer: Issuer::new(Self::params(), key) }
+    }
+
+    /// The one that the operator made: with its key we can be anybody.
+    async fn of_cluster(bed: &Bed) -> Result<Self> {
+        let data = secret(bed, "fairlead-extender-ca").await?;
+        let key = KeyPair::from_pem(data.get("ca.key").context("no ca.key")?)?;
+        let pem = data.get("ca.crt").context("no ca.crt")?.clone();
+        Ok(Self { pem, issuer: Issuer::new(Self::params(), key) })
+    }
+
+    fn params() -> CertificateParams {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { pem, issuer: Issuer::new(params, key) }
+        params.distinguished_name.push(DnType::CommonName, "Fairlead extender");
+        params
     }
 
     fn leaf(&self, name: &str, purpose: ExtendedKeyUsagePurpose) -> Leaf {
@@ -56,13 +74,16 @@ impl Authority {
         Leaf { cert: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
     }
 
-    fn server(&self) -> Leaf {
-        self.leaf(SERVER, ExtendedKeyUsagePurpose::ServerAuth)
-    }
-
     fn client(&self, name: &str) -> Leaf {
         self.leaf(name, ExtendedKeyUsagePurpose::ClientAuth)
     }
+}
+
+/// A Secret's texts.
+async fn secret(bed: &Bed, name: &str) -> Result<BTreeMap<String, String>> {
+    let api: Api<Secret> = Api::namespaced(bed.client.clone(), RELEASE_NAMESPACE);
+    let data = api.get(name).await?.data.unwrap_or_default();
+    data.into_iter().map(|(key, bytes)| Ok((key, String::from_utf8(bytes.0)?))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,13 +97,10 @@ async fn a_scheduler_of_ones_own() {
 }
 
 async fn all(bed: &Bed) -> Result<()> {
-    let authority = Authority::new();
     let mut values = release::values(bed);
     values["extender"] = json!({ "mode": "Service" });
-    let secret = create_secret(bed, &authority);
-    let (installed, made) = tokio::join!(bed.install_fairlead(&values), secret);
-    made.context("create the Secret")?;
-    installed?;
+    bed.install_fairlead(&values).await?;
+    let authority = Authority::of_cluster(bed).await?;
     let deployments = bed.kubectl.run(&["-n", RELEASE_NAMESPACE, "get", "deployments", "-o", "name"], LIMIT).await?;
     assert!(deployments.contains("fairlead-extender") && !deployments.contains("fairlead-scheduler"), "{deployments}");
 
@@ -90,23 +108,10 @@ async fn all(bed: &Bed) -> Result<()> {
     let extender = extender.context("no extender runs")?;
     let port = bed.kubelet.host_port(&extender.pod, 9801).context("the extender's port")?;
     who_may_come(&authority, port);
-    let scheduler = start_scheduler(bed, &authority, port).await?;
+    let scheduler = start_scheduler(bed, port).await?;
     certificates_change_under_load(bed, &authority, port).await?;
     two_schedulers_promise_one_node(bed, &scheduler).await?;
     scheduler.stop(Duration::from_secs(4)).await;
-    Ok(())
-}
-
-/// Before the pods that mount it are started, as whoever does without cert-manager must.
-async fn create_secret(bed: &Bed, authority: &Authority) -> Result<()> {
-    eventually("the release's namespace", LIMIT, async || {
-        Ok(seen(bed.kubectl.output(&["get", "namespace", RELEASE_NAMESPACE], None, LIMIT).await?.success, "none"))
-    })
-    .await?;
-    let leaf = authority.server();
-    let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "fairlead-extender-tls", "namespace": RELEASE_NAMESPACE },
-        "type": "kubernetes.io/tls", "stringData": { "tls.crt": leaf.cert, "tls.key": leaf.key, "ca.crt": authority.pem } });
-    bed.kubectl.run_with(&["apply", "-f", "-"], Some(&secret.to_string()), LIMIT).await?;
     Ok(())
 }
 
@@ -150,11 +155,10 @@ fn who_may_come(authority: &Authority, port: u16) {
 }
 
 /// Stock kube-scheduler with the printed configuration, which the check finds good; it complains of a bad one.
-async fn start_scheduler(bed: &Bed, authority: &Authority, port: u16) -> Result<Process> {
+async fn start_scheduler(bed: &Bed, port: u16) -> Result<Process> {
     let folder = bed.dir.join("scheduler-tls");
     std::fs::create_dir_all(&folder)?;
-    let leaf = authority.client(CLIENT);
-    for (name, text) in [("ca.crt", &authority.pem), ("tls.crt", &leaf.cert), ("tls.key", &leaf.key)] {
+    for (name, text) in secret(bed, "fairlead-extender-client").await? {
         std::fs::write(folder.join(name), text)?;
     }
     let (url, tls) = (format!("https://127.0.0.1:{port}"), folder.display().to_string());
@@ -231,13 +235,28 @@ fn material(bed: &Bed) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The operator issues another certificate once the time to renew it is gone from the Secret.
+async fn renew(bed: &Bed) -> Result<BTreeMap<String, String>> {
+    const NAME: &str = "fairlead-extender-tls";
+    let before = secret(bed, NAME).await?;
+    let forget = ["-n", RELEASE_NAMESPACE, "annotate", "secret", NAME, "fairlead.dev/renew-after-"];
+    bed.kubectl.run(&forget, LIMIT).await?;
+    eventually("the operator renews the certificate", LIMIT, async || {
+        let now = secret(bed, NAME).await?;
+        Ok(if now == before { Seen::NotYet("the former one".to_owned()) } else { Seen::Yes(now) })
+    })
+    .await
+}
+
 async fn certificates_change_under_load(bed: &Bed, authority: &Authority, port: u16) -> Result<()> {
     let folders = material(bed)?;
     assert_eq!(folders.len(), 2, "{folders:?}");
     let us = authority.client(CLIENT);
     let began = Instant::now();
     let feeding = async {
+        let mut pace = tokio::time::interval(LOAD_PACE);
         for index in 0..LOAD {
+            pace.tick().await;
             apply(bed, &[pod(&format!("load-{index}"), "fairlead-scheduler", "2", None)]).await?;
         }
         anyhow::Ok(())
@@ -245,10 +264,10 @@ async fn certificates_change_under_load(bed: &Bed, authority: &Authority, port: 
     let replacing = async {
         for _ in 0..ROTATIONS {
             let (_, before) = ask(authority, Some(&us), port)?;
-            let leaf = authority.server();
+            let renewed = renew(bed).await?;
+            // What a kubelet does with a volume of a Secret that changed; the harness fills volumes once.
             for folder in &folders {
-                // In this order a reader never finds a key that the certificate does not know for long.
-                for (name, text) in [("tls.key", &leaf.key), ("tls.crt", &leaf.cert)] {
+                for (name, text) in &renewed {
                     std::fs::write(folder.join("fresh"), text)?;
                     std::fs::rename(folder.join("fresh"), folder.join(name))?;
                 }
@@ -295,15 +314,9 @@ async fn two_schedulers_promise_one_node(bed: &Bed, own: &Process) -> Result<()>
     let mut doubled = 0;
     for race in 0..RACES {
         both(Signal::STOP);
-        let names = [format!("default-{race}"), format!("fairlead-{race}")];
-        let made = apply(
-            bed,
-            &[
-                pod(&names[0], "default-scheduler", "20", Some(NODE)),
-                pod(&names[1], "fairlead-scheduler", "20", Some(NODE)),
-            ],
-        );
-        let made = made.await;
+        let both_pods = [("default-scheduler", "default"), ("fairlead-scheduler", "fairlead")]
+            .map(|(scheduler, name)| pod(&format!("{name}-{race}"), scheduler, "20", Some(NODE)));
+        let made = apply(bed, &both_pods).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
         both(Signal::CONT);
         made?;

@@ -40,6 +40,10 @@ pub struct Args {
     /// Time between two looks at a queue; each answer is followed by a decision
     #[arg(long, env = "FAIRLEAD_SCALING_PERIOD_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(100..=10_000))]
     pub scaling_period_ms: u64,
+    /// DNS name of the kube-scheduler that calls the extender over its Service: with it the operator makes the certificates
+    /// of both, in the Secrets fairlead-extender-ca, -tls and -client
+    #[arg(long, env = "FAIRLEAD_EXTENDER_CLIENT_NAME", value_name = "NAME")]
+    pub extender_client_name: Option<String>,
 }
 
 impl Args {

@@ -4,6 +4,7 @@
 //! releases, [`scaling`] has a task for each pool, [`status`] writes what people read. They share only [`view::View`]s.
 pub mod args;
 pub mod book;
+pub mod certificates;
 pub mod clock;
 mod crew;
 pub mod house;

@@ -1,5 +1,6 @@
 //! Starts everything in order and ends it in the opposite order: decisions stop, what is under way ends, the lease goes last.
 use crate::args::Args;
+use crate::certificates;
 use crate::clock::Clock;
 use crate::crew::{Crew, Ended};
 use crate::house::{self, House, Inputs};
@@ -146,6 +147,12 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), RunError> {
     let pulse = heartbeat.register("writer", writer::SILENCE);
     let writer = Writer::new(client.clone(), view.clone(), lease.watch(), events.clone(), operator.clone(), pulse);
     crew.take_on("writer", tokio::spawn(writer.run(token.clone())));
+
+    if let Some(name) = &args.extender_client_name {
+        let pulse = heartbeat.register("certificates", certificates::SILENCE);
+        let desk = certificates::Desk::new(client.clone(), &args.own_namespace, name, lease.watch(), pulse);
+        crew.take_on("certificates", tokio::spawn(desk.run(token.clone())));
+    }
 
     let dump = DebugDump { client, dump: dump(view, reports, dump_sender) };
     let admin = Admin { readiness, metrics: Arc::new(metrics), heartbeat, dump: Some(dump) };

@@ -13,7 +13,7 @@ const OTHER_VALUES: &str = "xtask/charts/other-values.yaml";
 /// An image that they name by its digest, which wins over the tag.
 const OTHER_IMAGE: &str = "\"fairlead/fairlead-operator@sha256:0123456789abcdef";
 /// Each must be refused, naming what is wrong.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 12] = [
     ("operator.replicas=many", "replicas"),
     ("operator.replicas=0", "replicas"),
     ("operator.releaseWindowPercent=-1", "releaseWindowPercent"),
@@ -23,7 +23,12 @@ const REFUSED: [(&str, &str); 9] = [
     ("networkPolicy.dns.ports={0}", "ports"),
     ("agent.nriSocket=nri.sock", "nriSocket"),
     ("agent.kubelet.configFile=/", "configFile"),
+    ("extender.mode=Both", "mode"),
+    ("extender.service.clientName=No_Name", "clientName"),
+    ("scheduler.percentageOfNodesToScore=101", "percentageOfNodesToScore"),
 ];
+/// Who makes the certificates in Service mode, and how many Secrets and Certificates are rendered for it.
+const CERTIFICATES: [(&str, usize); 3] = [("Operator", 3), ("CertManager", 2), ("Secret", 0)];
 
 /// Counts one check for each chart and each refusal.
 pub(crate) fn check(checkout: &Checkout, tally: &mut Tally) -> Result<()> {
@@ -41,6 +46,18 @@ pub(crate) fn check(checkout: &Checkout, tally: &mut Tally) -> Result<()> {
         }
         rendered(&text)
     });
+    for (who, wanted) in CERTIFICATES {
+        tally.check(&format!("helm template in Service mode, certificates by {who}"), || {
+            let values = format!("extender.mode=Service,extender.service.certificates={who}");
+            let issuer = "extender.service.certManagerIssuer.name=issuer";
+            let text = read(&mut template(checkout, chart, &["--set", &values, "--set", issuer]))?;
+            let made = text.matches("\nkind: Secret\n").count() + text.matches("\nkind: Certificate\n").count();
+            if text.contains("name: fairlead-scheduler\n") || made != wanted {
+                bail!("{made} Secrets and Certificates instead of {wanted}, or a scheduler of ours");
+            }
+            rendered(&text)
+        });
+    }
     for (value, named) in REFUSED {
         tally.check(&format!("helm template refuses {value}"), || {
             refuses(&mut template(checkout, chart, &["--set", value]), named)

@@ -83,7 +83,7 @@ impl Fleet {
 
 /// Without the label of simulated nodes, for which kwok looks, and without that of the operating system, for which the
 /// pods of the release look.
-fn object(name: &str, index: usize, model: &SimulatedNode) -> Result<Node> {
+pub(super) fn object(name: &str, index: usize, model: &SimulatedNode) -> Result<Node> {
     let shape = model.shape;
     let resources = |cpus: u32| json!({ "cpu": cpus.to_string(), "memory": (shape.memory_bytes - (2 << 30)).to_string(), "pods": "110" });
     Ok(serde_json::from_value(json!({

@@ -2,6 +2,7 @@
 //! judges a time.
 
 mod fleet;
+mod needle;
 mod pipeline;
 mod plain;
 mod report;
@@ -23,7 +24,7 @@ use crate::bed::{Bed, Options};
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// Names of all benches.
-pub const NAMES: [&str; 2] = ["pipeline", "scheduler"];
+pub const NAMES: [&str; 3] = ["needle", "pipeline", "scheduler"];
 
 /// Runs one bench and leaves its report.
 ///
@@ -31,6 +32,7 @@ pub const NAMES: [&str; 2] = ["pipeline", "scheduler"];
 /// There is no such bench, the bed did not start, or what should have been measured did not happen.
 pub async fn bench(name: &str) -> Result<()> {
     match name {
+        "needle" => on_bed(needle::options(), needle::run).await,
         "pipeline" => on_bed(pipeline::options(), pipeline::run).await,
         "scheduler" => on_bed(scheduler::options(), scheduler::run).await,
         _ => bail!("there is no bench {name} on the control plane; there are: {}", NAMES.join(", ")),

@@ -270,7 +270,7 @@ fn notes(report: &mut Report) {
 }
 
 /// A namespace of nobody, ready for pods.
-async fn namespace(bed: &Bed) -> Result<()> {
+pub(super) async fn namespace(bed: &Bed) -> Result<()> {
     bed.kubectl.run(&["create", "namespace", NAMESPACE], ROUND_LIMIT).await?;
     let accounts: Api<ServiceAccount> = Api::namespaced(bed.client.clone(), NAMESPACE);
     eventually("the namespace has its ServiceAccount", ROUND_LIMIT, async || {
@@ -280,7 +280,7 @@ async fn namespace(bed: &Bed) -> Result<()> {
 }
 
 /// Nobody renews the nodes' leases: kube-controller-manager would taint them after 50 s.
-async fn freeze_controllers(bed: &Bed) -> Result<()> {
+pub(super) async fn freeze_controllers(bed: &Bed) -> Result<()> {
     let processes = bed.plane.processes().await;
     let pid = processes.iter().find(|(name, _)| name == "kube-controller-manager").map(|(_, pid)| *pid);
     let pid = pid.and_then(Pid::from_raw).context("no kube-controller-manager runs")?;
