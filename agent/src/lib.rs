@@ -19,7 +19,6 @@ pub mod pin;
 pub mod pinner;
 mod run;
 mod seen;
-pub mod spec;
 mod trouble;
 
 pub use run::{RunError, run};

@@ -3,11 +3,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use fairlead_crds::NodeTopologySpec;
-use fairlead_crds::node_topology::{Disagreement, Pinning};
-use fairlead_discovery::{CrossCheck, DiscoveryError, Gap, HwlocSource, SysfsSource, TopologySource};
+use fairlead_crds::node_topology::{Disagreement, Pinning, TopologySource as Origin};
+use fairlead_discovery::{CrossCheck, DiscoveryError, Gap, HwlocSource, SysfsSource, TopologySource, node_topology};
 use fairlead_topology::{CpuMask, Machine, MachineDescription, MachineError as Contradiction};
-
-use crate::spec::{live_spec, synthetic_spec};
 
 /// A description is a line; anything longer is the wrong file.
 const DESCRIPTION_BYTES_MAX: u64 = 64 * 1024;
@@ -115,7 +113,7 @@ impl MachineReader {
         match self.simulated()? {
             Some(text) => {
                 let found = describe("hwloc", &HwlocSource::synthetic(text.trim()))?;
-                let spec = synthetic_spec(&found.description, pinning);
+                let spec = node_topology(&found.description, Origin::Synthetic, &[], pinning);
                 Ok(Reading { spec, description: found.description, gaps: found.gaps })
             }
             None => {
@@ -125,7 +123,7 @@ impl MachineReader {
                 if hwloc.gaps.contains(&Gap::Disallowed) {
                     hwloc.withhold(&known.disallowed);
                 }
-                let spec = live_spec(&hwloc.description, &check.disagreements, pinning);
+                let spec = node_topology(&hwloc.description, Origin::Hwloc, &check.disagreements, pinning);
                 Ok(Reading { spec, description: hwloc.description, gaps: check.skipped })
             }
         }

@@ -1,4 +1,5 @@
 //! The command line.
+use crate::simulate::NodeArg;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -31,6 +32,9 @@ pub(crate) enum Command {
     Explain(Explain),
     /// Who uses how much, who waits, what is free
     Top(TopArgs),
+    /// What if: the decisions of operator and extender on files, without a cluster
+    #[command(subcommand)]
+    Simulate(Simulate),
     /// Leave: admission off, gates removed, waiting pods given back to the default scheduler
     Drain(DrainArgs),
     /// What your own kube-scheduler needs to call the extender (extender.mode Service): print it, or check a file
@@ -70,7 +74,8 @@ pub(crate) enum Explain {
 /// Which node, and how to show it.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ExplainNodeArgs {
-    /// Name of the node
+    /// Name of the node; `node/NAME` will do
+    #[arg(value_parser = node_name)]
     pub(crate) name: String,
     /// Text for people, or everything as JSON
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
@@ -80,11 +85,42 @@ pub(crate) struct ExplainNodeArgs {
 /// Which pod, and how to show it.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ExplainPodArgs {
-    /// Name of the pod
+    /// Name of the pod; `pod/NAME` will do
+    #[arg(value_parser = pod_name)]
     pub(crate) name: String,
     /// Namespace; without it that of the context
     #[arg(long, short, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
+    /// Text for people, or everything as JSON
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
+
+/// What to simulate.
+#[derive(Debug, Clone, clap::Subcommand)]
+pub(crate) enum Simulate {
+    /// Which node and which cores each pod would get
+    #[command(
+        after_help = "Example: kubectl fairlead simulate placement -f pods.yaml --node 'big=synthetic:pack:2 [numa(memory=64GB)] l3:4 core:4 pu:2'"
+    )]
+    Placement(SimulatePlacementArgs),
+}
+
+/// Which pods on which nodes.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SimulatePlacementArgs {
+    /// Manifests, taken in order: pods and workloads are placed one after another, `$patch: delete` takes a pod away, pools
+    /// and quotas apply from there on; `-` is standard input
+    #[arg(long = "filename", short = 'f', value_name = "FILE", required_unless_present = "from_dump")]
+    pub(crate) files: Vec<PathBuf>,
+    /// A node: `synthetic:` and hwloc's synthetic text, an hwloc XML file (.xml), a NodeTopology (.yaml, .json), or the
+    /// folder of a captured /sys
+    #[arg(long = "node", value_name = "NAME=TOPOLOGY")]
+    pub(crate) nodes: Vec<NodeArg>,
+    /// What a running extender answered on /debug/dump: its cluster is the one to start from. Without -f its own pods that
+    /// wait for a node are asked about
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_dump: Option<PathBuf>,
     /// Text for people, or everything as JSON
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
@@ -140,6 +176,21 @@ pub(crate) struct DrainArgs {
     pub(crate) timeout: Duration,
 }
 
+/// As `kubectl get -o name` prints pods.
+fn pod_name(text: &str) -> Result<String, String> {
+    name_of(text, &["pod/", "pods/"])
+}
+
+/// As `kubectl get -o name` prints nodes.
+fn node_name(text: &str) -> Result<String, String> {
+    name_of(text, &["node/", "nodes/"])
+}
+
+fn name_of(text: &str, prefixes: &[&str]) -> Result<String, String> {
+    let name = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
+    if name.is_empty() || name.contains('/') { Err(format!("`{text}` is no name")) } else { Ok(name.to_owned()) }
+}
+
 /// `90s`, `5m`, `1h`, or bare seconds; at least one second.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no duration: write 90s, 5m or 1h");
@@ -171,6 +222,15 @@ mod tests {
         assert_eq!(duration("7"), Ok(Duration::from_secs(7)));
         for wrong in ["", "s", "0s", "-1s", "1d", "25h", "99999999999999999999h", "ü"] {
             assert!(duration(wrong).unwrap_err().contains("is no duration"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_as_kubectl_prints_them() {
+        assert_eq!(pod_name("pod/a").unwrap(), "a");
+        assert_eq!(node_name("a").unwrap(), "a");
+        for wrong in ["", "pod/", "node/a", "pod/a/b"] {
+            assert!(pod_name(wrong).is_err(), "{wrong}");
         }
     }
 

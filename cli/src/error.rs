@@ -66,6 +66,9 @@ pub enum CliError {
     /// A KubeSchedulerConfiguration was not found good.
     #[error(transparent)]
     SchedulerConfig(#[from] crate::scheduler_config::ConfigError),
+    /// The input of a simulation cannot be used.
+    #[error(transparent)]
+    Simulate(#[from] crate::SimulateError),
     /// The result cannot be written.
     #[error("cannot write the result")]
     Output {

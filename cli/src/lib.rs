@@ -14,14 +14,16 @@ mod explain;
 mod fake_server;
 mod gather;
 mod scheduler_config;
+mod simulate;
 mod table;
 mod top;
 
 pub use args::Args;
 pub use error::CliError;
+pub use simulate::SimulateError;
 
 use access::Access;
-use args::{Command, Explain};
+use args::{Command, Explain, Simulate};
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -41,6 +43,7 @@ pub async fn run(args: Args) -> ExitCode {
 async fn dispatch(args: Args) -> Result<(), CliError> {
     let access = || Access::new(&args.cluster);
     match &args.command {
+        Command::Simulate(Simulate::Placement(placement)) => Ok(simulate::placement(placement)?),
         Command::Explain(Explain::Pod(pod)) => explain::pod(&access().await?, pod).await,
         Command::Explain(Explain::Node(node)) => explain::node(&access().await?, node).await,
         Command::Top(top) => top::run(&access().await?, top).await,

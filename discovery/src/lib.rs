@@ -18,6 +18,7 @@ mod compare;
 mod error;
 mod hwloc;
 mod input;
+mod publish;
 mod shape;
 mod sysfs;
 
@@ -27,6 +28,7 @@ pub use compare::{CrossCheck, Disagreement, cross_check};
 pub use error::{DiscoveryError, XmlError};
 pub use hwloc::HwlocSource;
 pub use input::TopologyInput;
+pub use publish::node_topology;
 pub use sysfs::SysfsSource;
 
 /// Something that can describe a machine.

@@ -26,7 +26,7 @@ const IMPORTS: [(&str, &[&str], &[&str]); 14] = [
     ("fairlead-runtime", &[], &[]),
     ("fairlead-extender", SERVER, &[]),
     ("fairlead-operator", SERVER, &[]),
-    ("fairlead-discovery", &["fairlead-topology"], &["tokio", "kube"]),
+    ("fairlead-discovery", &["fairlead-topology", "fairlead-crds"], &["tokio", "kube"]),
     (
         "fairlead-agent",
         &["fairlead-topology", "fairlead-placement", "fairlead-discovery", "fairlead-crds", "fairlead-runtime"],

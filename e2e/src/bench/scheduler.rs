@@ -39,25 +39,32 @@ pub(super) fn options() -> Options {
     Options { redis_password: None, ..Options::new("bench-scheduler") }
 }
 
-/// One of the two schedulers.
+/// Who places the pods of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    With,
+    /// kube-scheduler alone.
     Without,
+    /// With the extender's scores among others.
+    Score,
+    /// With an extender that returns the one node.
+    Decide,
 }
 
 impl Mode {
+    const ALL: [Self; 3] = [Self::Without, Self::Score, Self::Decide];
+
     fn scheduler(self) -> &'static str {
         match self {
-            Self::With => keys::SCHEDULER_NAME,
+            Self::Score | Self::Decide => keys::SCHEDULER_NAME,
             Self::Without => plain::NAME,
         }
     }
 
     fn words(self) -> &'static str {
         match self {
-            Self::With => "with extender",
             Self::Without => "without extender",
+            Self::Score => "with extender, score mode",
+            Self::Decide => "with extender, decide mode",
         }
     }
 }
@@ -129,7 +136,7 @@ async fn grow(bed: &Bed, fleet: &mut Fleet, size: usize) -> Result<()> {
 
 impl Rig<'_> {
     async fn size(&mut self, nodes: usize, report: &mut Report) -> Result<()> {
-        for mode in [Mode::Without, Mode::With] {
+        for mode in Mode::ALL {
             self.round(mode, WARM_UP).await?;
         }
         let before = self.extender().await?;
@@ -140,8 +147,9 @@ impl Rig<'_> {
                 break;
             }
             // Whoever comes second finds warmer caches: they take turns.
-            let pair = if index % 2 == 0 { [Mode::Without, Mode::With] } else { [Mode::With, Mode::Without] };
-            for mode in pair {
+            let mut turn = Mode::ALL;
+            turn.rotate_left(index % Mode::ALL.len());
+            for mode in turn {
                 let round = self.round(mode, PODS).await?;
                 tracing::info!(nodes, ?round);
                 rounds.push(round);
@@ -178,7 +186,7 @@ impl Rig<'_> {
         let mut pace = tokio::time::interval(PACE);
         for index in 0..pods {
             pace.tick().await;
-            let pod = pod(&format!("r{}-{index}", self.rounds_made), mode.scheduler())?;
+            let pod = pod(&format!("r{}-{index}", self.rounds_made), mode)?;
             api.create(&PostParams::default(), &pod).await.context("create a pod")?;
         }
         let all = self.timeline.all("bound", pods, ROUND_LIMIT, |pod| pod.bound.is_some()).await?;
@@ -192,7 +200,7 @@ impl Rig<'_> {
         let waits: Vec<f64> =
             all.iter().filter_map(|pod| Some((pod.bound? - pod.created).as_secs_f64() * 1000.0)).collect();
         let scheduler = match mode {
-            Mode::With => "kube-scheduler of Fairlead",
+            Mode::Score | Mode::Decide => "kube-scheduler of Fairlead",
             Mode::Without => others[0].0.as_str(),
         };
         let round = Round {
@@ -226,7 +234,7 @@ impl Rig<'_> {
 
     async fn algorithm(&self, mode: Mode) -> Result<Histogram> {
         let page = match mode {
-            Mode::With => scrape::release(self.bed, "kube-scheduler", 10259).await?,
+            Mode::Score | Mode::Decide => scrape::release(self.bed, "kube-scheduler", 10259).await?,
             Mode::Without => scrape::scheduler(self.bed, self.plain.port).await?,
         };
         Ok(page.histogram("scheduler_scheduling_algorithm_duration_seconds", &[]))
@@ -238,19 +246,24 @@ fn tell(report: &mut Report, nodes: usize, rounds: &[Round]) {
         rounds.iter().filter(|round| round.mode == mode).map(part).collect()
     };
     let algorithm = |mode: Mode| of(mode, |round| round.algorithm_ms);
-    for mode in [Mode::Without, Mode::With] {
+    for mode in Mode::ALL {
         report.add_rounds(format!("{nodes} nodes: algorithm per pod {}", mode.words()), &algorithm(mode), "ms");
     }
-    let ratios: Vec<f64> =
-        algorithm(Mode::With).iter().zip(algorithm(Mode::Without)).map(|(with, without)| with / without).collect();
-    report.add_rounds(format!("{nodes} nodes: with : without, per pair of rounds"), &ratios, "");
-    for mode in [Mode::Without, Mode::With] {
+    for mode in [Mode::Score, Mode::Decide] {
+        let with = algorithm(mode);
+        let ratios: Vec<f64> =
+            with.iter().zip(algorithm(Mode::Without)).map(|(with, without)| with / without).collect();
+        report.add_rounds(format!("{nodes} nodes: {} : without, per turn of rounds", mode.words()), &ratios, "");
+    }
+    for mode in Mode::ALL {
         let cpu = of(mode, |round| round.scheduler_cpu_ms);
         report.add_rounds(format!("{nodes} nodes: scheduler's CPU time per pod {}", mode.words()), &cpu, "ms");
     }
-    let cpu = of(Mode::With, |round| round.extender_cpu_ms);
-    report.add_rounds(format!("{nodes} nodes: extender's CPU time per pod"), &cpu, "ms");
-    for mode in [Mode::Without, Mode::With] {
+    for mode in [Mode::Score, Mode::Decide] {
+        let cpu = of(mode, |round| round.extender_cpu_ms);
+        report.add_rounds(format!("{nodes} nodes: extender's CPU time per pod {}", mode.words()), &cpu, "ms");
+    }
+    for mode in Mode::ALL {
         let waits = of(mode, |round| round.bound_ms);
         report.add_rounds(format!("{nodes} nodes: created to bound, median pod {}", mode.words()), &waits, "ms");
     }
@@ -287,12 +300,14 @@ pub(super) async fn freeze_controllers(bed: &Bed) -> Result<()> {
     kill_process(pid, Signal::STOP).context("stop kube-controller-manager")
 }
 
-fn pod(name: &str, scheduler: &str) -> Result<Pod> {
+fn pod(name: &str, mode: Mode) -> Result<Pod> {
     let amounts = json!({ "cpu": "2", "memory": "1Gi" });
+    let decide = format!("{}mode", keys::WISH_ANNOTATION_PREFIX);
+    let annotations = if mode == Mode::Decide { json!({ decide: "Decide" }) } else { json!({}) };
     Ok(serde_json::from_value(json!({
-        "metadata": { "name": name, "labels": { LABEL: "scheduler" } },
+        "metadata": { "name": name, "labels": { LABEL: "scheduler" }, "annotations": annotations },
         "spec": {
-            "schedulerName": scheduler,
+            "schedulerName": mode.scheduler(),
             "automountServiceAccountToken": false,
             "containers": [{
                 "name": "worker", "image": "example.com/worker:1",

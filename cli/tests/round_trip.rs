@@ -1,15 +1,13 @@
 //! What the agent publishes of a machine is what the cluster model reads back: description → NodeTopology → description.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may fail a test")]
 
-// The agent may not depend on the cluster model, so the very file that reads is compiled here beside the one that writes.
-#[path = "../../core/cluster/src/topology.rs"]
-mod reader;
-
 use std::collections::BTreeMap;
 
-use fairlead_agent::spec::{live_spec, synthetic_spec};
+use fairlead_cluster::{description_of, machine_of};
+use fairlead_crds::node_topology::TopologySource as Origin;
 use fairlead_crds::{NodeTopology, NodeTopologySpec};
-use fairlead_discovery::{HwlocSource, TopologySource};
+use fairlead_discovery::node_topology;
+use fairlead_discovery::{HwlocSource, TopologySource as _};
 use fairlead_topology::{
     CacheDescription, CoreDescription, CpuKindDescription, CpuMask, GroupDescription, HugePages, MAX_CPUS, Machine,
     MachineDescription, NumaDescription, NumaDistance, PackageDescription, PciDescription,
@@ -17,7 +15,6 @@ use fairlead_topology::{
 use kube::CustomResourceExt;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
-use reader::{description_of, machine_of};
 
 const LARGEST: u64 = i64::MAX as u64;
 
@@ -105,7 +102,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn nothing_is_lost_on_the_way(description in description()) {
-        let spec = live_spec(&description, &[], None);
+        let spec = node_topology(&description, Origin::Hwloc, &[], None);
         prop_assert_eq!(description_of(&spec).unwrap(), description.clone());
         let json = serde_json::to_string(&spec).unwrap();
         let stored: NodeTopologySpec = serde_json::from_str(&json).unwrap();
@@ -118,7 +115,7 @@ fn the_machine_is_the_same_on_both_sides() {
     let text = "pack:2 die:2 [numa(memory=64GB indexes=7,3,12,40)] l3:2 core:4 pu:2(indexes=2*32:1*2)";
     let found = HwlocSource::synthetic(text).describe().unwrap().description;
     assert_eq!(found.dies.len(), 4);
-    let read = machine_of(&synthetic_spec(&found, None)).unwrap();
+    let read = machine_of(&node_topology(&found, Origin::Synthetic, &[], None)).unwrap();
     assert_eq!(read, Machine::new(&found).unwrap());
 }
 
@@ -157,7 +154,7 @@ fn what_cannot_be_read_is_named() {
         ..MachineDescription::default()
     };
     let refused = |change: fn(&mut NodeTopologySpec)| {
-        let mut spec = synthetic_spec(&description, None);
+        let mut spec = node_topology(&description, Origin::Synthetic, &[], None);
         change(&mut spec);
         description_of(&spec).unwrap_err().to_string()
     };

@@ -1,9 +1,9 @@
 //! From a machine description to the NodeTopology that is published.
+use crate::Disagreement as Found;
 use fairlead_crds::NodeTopologySpec;
 use fairlead_crds::node_topology::{
     CpuGroup, CpuKind, Disagreement, Distance, HugePages, L3Cache, NumaNode, PciDevice, Pinning, TopologySource,
 };
-use fairlead_discovery::Disagreement as Found;
 use fairlead_topology::{CpuKindDescription, CpuMask, MachineDescription};
 
 /// Bounds of the kind's schema.
@@ -11,19 +11,9 @@ const DISAGREEMENTS_MAX: usize = 64;
 const FIELD_CHARS_MAX: usize = 256;
 const VALUE_CHARS_MAX: usize = 1024;
 
-/// The NodeTopology of a simulated machine.
+/// The NodeTopology of a machine, with what hwloc and sysfs tell differently, and who pins there.
 #[must_use]
-pub fn synthetic_spec(machine: &MachineDescription, pinning: Option<Pinning>) -> NodeTopologySpec {
-    spec(machine, TopologySource::Synthetic, &[], pinning)
-}
-
-/// The NodeTopology of the machine itself, with what hwloc and sysfs tell differently.
-#[must_use]
-pub fn live_spec(machine: &MachineDescription, disagreements: &[Found], pinning: Option<Pinning>) -> NodeTopologySpec {
-    spec(machine, TopologySource::Hwloc, disagreements, pinning)
-}
-
-fn spec(
+pub fn node_topology(
     machine: &MachineDescription,
     source: TopologySource,
     disagreements: &[Found],
@@ -165,7 +155,7 @@ mod tests {
 
     #[test]
     fn lists_are_ordered_by_id_whatever_the_source_does() {
-        let spec = synthetic_spec(&machine(), None);
+        let spec = node_topology(&machine(), TopologySource::Synthetic, &[], None);
         assert_eq!(spec.numa_nodes.iter().map(|node| node.id).collect::<Vec<_>>(), [0, 4]);
         assert_eq!(spec.numa_nodes[0].distances[0], Distance { to: 0, value: 10 });
         assert_eq!(spec.numa_nodes[1].cpus, "");
@@ -173,13 +163,13 @@ mod tests {
         let mut turned = machine();
         turned.cores.reverse();
         turned.numa_nodes.reverse();
-        assert_eq!(synthetic_spec(&turned, None), spec);
+        assert_eq!(node_topology(&turned, TopologySource::Synthetic, &[], None), spec);
     }
 
     #[test]
     fn disagreements_are_kept_within_the_schema() {
         let found = Found { field: "f".repeat(999), hwloc: "ü".repeat(2000), sysfs: String::new() };
-        let spec = live_spec(&machine(), &vec![found; 100], None);
+        let spec = node_topology(&machine(), TopologySource::Hwloc, &vec![found; 100], None);
         assert_eq!(spec.source, TopologySource::Hwloc);
         assert_eq!(spec.disagreements.len(), 64);
         assert_eq!(spec.disagreements[0].field.len(), 256);

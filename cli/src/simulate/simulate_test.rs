@@ -1,0 +1,126 @@
+//! Whole runs on small clusters.
+use super::error::SimulateError;
+use super::placement::{Run, Verdict, run};
+use super::render;
+use crate::args::{Args, Command, Simulate, SimulatePlacementArgs};
+use clap::Parser as _;
+use std::io::Write as _;
+
+fn arguments(manifests: &str, more: &[&str]) -> (tempfile::NamedTempFile, SimulatePlacementArgs) {
+    let mut file = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
+    file.write_all(manifests.as_bytes()).unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    let line = ["kubectl-fairlead", "simulate", "placement", "-f", &path].into_iter().chain(more.iter().copied());
+    let Command::Simulate(Simulate::Placement(args)) = Args::parse_from(line).command else { panic!("not simulate") };
+    (file, args)
+}
+
+fn simulate(manifests: &str, more: &[&str]) -> Result<Run, SimulateError> {
+    let (_file, args) = arguments(manifests, more);
+    run(&args)
+}
+
+const SMALL: &str = "small=synthetic:pack:1 [numa(memory=4GB)] l3:1 core:4 pu:2";
+const LARGE: &str = "large=synthetic:pack:2 [numa(memory=8GB)] l3:2 core:4 pu:2";
+
+fn pod(name: &str, cpus: u32, annotations: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{ name: {name}, annotations: {{ {annotations} }} }}\nspec:\n  containers:\n  - name: main\n    \
+         resources: {{ requests: {{ cpu: {cpus}, memory: 1Gi }}, limits: {{ cpu: {cpus}, memory: 1Gi }} }}\n"
+    )
+}
+
+fn deleted(name: &str) -> String {
+    format!("---\napiVersion: v1\nkind: Pod\n$patch: delete\nmetadata: {{ name: {name} }}\n")
+}
+
+fn nodes_of(run: &Run) -> Vec<Option<&str>> {
+    run.steps.iter().map(|step| step.node.as_deref()).collect()
+}
+
+#[test]
+fn pods_fill_the_tightest_node_and_go_on_to_the_next() {
+    let manifests = [pod("a", 8, ""), pod("b", 8, ""), pod("c", 40, "")].concat();
+    let run = simulate(&manifests, &["--node", LARGE, "--node", SMALL]).unwrap();
+    assert_eq!(nodes_of(&run), [Some("small"), Some("large"), None]);
+    assert_eq!(run.steps[0].containers[0].cpus, "0-7");
+    assert_eq!((run.placed, run.refused), (2, 1));
+    assert_eq!(run.steps[2].reason, Some("MachineTooSmall"));
+    assert_eq!(run.steps[2].answers.len(), 2);
+}
+
+#[test]
+fn what_a_deleted_pod_held_is_given_to_the_next() {
+    let manifests = [pod("a", 8, ""), pod("b", 8, ""), deleted("a"), pod("b2", 8, "")].concat();
+    let run = simulate(&manifests, &["--node", SMALL]).unwrap();
+    let verdicts: Vec<Verdict> = run.steps.iter().map(|step| step.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Placed, Verdict::Refused, Verdict::Deleted, Verdict::Placed]);
+    assert_eq!(run.steps[3].containers[0].cpus, "0-7");
+}
+
+#[test]
+fn annotations_and_pools_are_wishes() {
+    let single = "topology.fairlead.dev/align: SingleNUMA";
+    let run = simulate(&pod("a", 20, single), &["--node", LARGE]).unwrap();
+    assert_eq!(run.steps[0].verdict, Verdict::Refused);
+    let free = simulate(&pod("a", 20, ""), &["--node", LARGE]).unwrap();
+    assert_eq!(free.steps[0].verdict, Verdict::Placed);
+    let pool = "
+kind: WorkerPool
+apiVersion: fairlead.dev/v1alpha1
+metadata: { name: pick }
+spec:
+  scaleTargetRef: { apiVersion: apps/v1, kind: Deployment, name: pick }
+  maxReplicas: 9
+  queueSources: [ { type: RedisStream, redisStream: { address: 'redis:6379', stream: s, group: g } } ]
+  topology: { cpus: Shared }
+---
+kind: Deployment
+apiVersion: apps/v1
+metadata: { name: pick }
+spec:
+  replicas: 3
+  selector: { matchLabels: { app: pick } }
+  template:
+    metadata: { labels: { app: pick } }
+    spec:
+      containers:
+      - name: main
+        resources: { requests: { cpu: 2, memory: 1Gi }, limits: { cpu: 2, memory: 1Gi } }
+";
+    let run = simulate(pool, &["--node", LARGE]).unwrap();
+    assert_eq!(run.steps.len(), 3);
+    assert!(run.steps.iter().all(|step| step.verdict == Verdict::Placed && step.containers.is_empty()));
+    let own = simulate(&pool.replace("{ cpus: Shared }", "{ threads: OnePerCore }"), &["--node", LARGE]).unwrap();
+    assert!(own.steps.iter().all(|step| step.containers.len() == 1), "{own:?}");
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let manifests = [pod("a", 3, ""), pod("b", 5, ""), deleted("a"), pod("c", 2, "")].concat();
+    let text = |run: &Run| (serde_json::to_string(run).unwrap(), render::text(run));
+    let first = simulate(&manifests, &["--node", LARGE, "--node", SMALL]).unwrap();
+    let second = simulate(&manifests, &["--node", SMALL, "--node", LARGE]).unwrap();
+    assert_eq!(text(&first), text(&second));
+}
+
+#[test]
+fn the_text_shows_every_pod_and_draws_every_machine() {
+    let run = simulate(&[pod("a", 4, ""), pod("b", 100, "")].concat(), &["--node", SMALL]).unwrap();
+    let text = render::text(&run);
+    assert!(text.contains("default/a   Placed"), "{text}");
+    assert!(text.contains("L3 0    aa aa ·· ··   0-7"), "{text}");
+    assert!(text.contains("1 placed, 1 refused"), "{text}");
+}
+
+#[test]
+fn bad_input_is_named() {
+    let wrong = |manifests: &str, more: &[&str]| simulate(manifests, more).unwrap_err().to_string();
+    assert!(wrong(&pod("a", 1, ""), &[]).contains("there is no node"));
+    assert!(wrong("kind: Gadget\nmetadata: {name: a}", &["--node", SMALL]).contains("kind Gadget is not understood"));
+    assert!(wrong("kind: Pod\nmetadata: {}", &["--node", SMALL]).contains("metadata.name is missing"));
+    assert!(wrong(&deleted("a"), &["--node", SMALL]).contains("Pod default/a is deleted, but not there"));
+    assert!(wrong(&pod("a", 1, ""), &["--node", SMALL, "--node", SMALL]).contains("given twice"));
+    assert!(wrong("kind: Pod\nmetadata: {name: a}\nspec: 5", &["--node", SMALL]).contains("not a valid Pod"));
+    assert!(wrong(&pod("a", 1, ""), &["--node", "x=synthetic:nonsense"]).contains("--node x"));
+}
