@@ -115,7 +115,7 @@ pub(crate) struct SimulatePlacementArgs {
     pub(crate) files: Vec<PathBuf>,
     /// A node: `synthetic:` and hwloc's synthetic text, an hwloc XML file (.xml), a NodeTopology (.yaml, .json), or the
     /// folder of a captured /sys
-    #[arg(long = "node", value_name = "NAME=TOPOLOGY")]
+    #[arg(long = "node", value_name = "NAME=TOPOLOGY", value_parser = node_arg)]
     pub(crate) nodes: Vec<NodeArg>,
     /// What a running extender answered on /debug/dump: its cluster is the one to start from. Without -f its own pods that
     /// wait for a node are asked about
@@ -189,6 +189,11 @@ fn node_name(text: &str) -> Result<String, String> {
 fn name_of(text: &str, prefixes: &[&str]) -> Result<String, String> {
     let name = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
     if name.is_empty() || name.contains('/') { Err(format!("`{text}` is no name")) } else { Ok(name.to_owned()) }
+}
+
+/// clap shows an error without its causes.
+fn node_arg(text: &str) -> Result<NodeArg, String> {
+    text.parse().map_err(|error: crate::SimulateError| crate::error::chain(&error))
 }
 
 /// `90s`, `5m`, `1h`, or bare seconds; at least one second.

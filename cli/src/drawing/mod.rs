@@ -165,9 +165,11 @@ impl Scene<'_> {
     }
 
     fn legend(&self) -> Vec<String> {
+        let widest = |part: fn(&Holder) -> usize| self.holders.iter().map(part).max().unwrap_or(0);
+        let (names, lists) = (widest(|one| one.name.chars().count()), widest(|one| one.cpus.to_string().len()));
         let of_holder = |(index, holder): (usize, &Holder)| {
-            let note = if holder.note.is_empty() { String::new() } else { format!("   {}", holder.note) };
-            format!("{}  {}   {}{note}", self.symbol_of(index), holder.name, holder.cpus)
+            let (name, cpus) = (&holder.name, holder.cpus.to_string());
+            format!("{}  {name:<names$}   {cpus:<lists$}   {}", self.symbol_of(index), holder.note)
         };
         let mut lines: Vec<String> = match self.only {
             Some(only) => self.holders.iter().enumerate().filter(|(index, _)| *index == only).map(of_holder).collect(),
