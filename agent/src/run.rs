@@ -5,8 +5,8 @@ use std::time::Duration;
 use fairlead_crds::{NodePlacement, NodeTopology};
 use fairlead_runtime::admin::AdminError;
 use fairlead_runtime::{
-    Admin, ClientError, DebugDump, DeserializeGuard, Ending, Heartbeat, PumpConfig, Readiness, Shutdown, ShutdownError,
-    client, pump, seed,
+    Admin, ClientError, DebugDump, DeserializeGuard, Ending, Heartbeat, Pulse, PumpConfig, Readiness, Shutdown,
+    ShutdownError, client, pump, seed,
 };
 use kube::Api;
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::{Agent, PAUSE_MAX, SILENCE_MAX, Setup};
 use crate::args::Args;
 use crate::machine::MachineReader;
-use crate::metrics;
+use crate::metrics::{self, AgentMetrics};
 use crate::objects::Objects;
 use crate::pin::{State, dump_of};
 use crate::pinner::{self, Checkpoint, Inputs, KubeletFiles, Pinner, Report};
@@ -66,43 +66,17 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         ..PumpConfig::new(source, seed).fields(own.clone()).metrics(&counters.pumps)
     };
     let listed = |source: &str| readiness.register(format!("list {source}"));
+    let (first, second) = ("nodetopologies", "nodeplacements");
+    let token = shutdown.token();
     let pumps = [
-        pump::spawn(
-            topologies,
-            config("nodetopologies"),
-            listed("nodetopologies"),
-            sender.clone(),
-            Seen::Topology,
-            shutdown.token(),
-        ),
-        pump::spawn(
-            placements,
-            config("nodeplacements"),
-            listed("nodeplacements"),
-            sender,
-            Seen::Placement,
-            shutdown.token(),
-        ),
+        pump::spawn(topologies, config(first), listed(first), sender.clone(), Seen::Topology, token.clone()),
+        pump::spawn(placements, config(second), listed(second), sender, Seen::Placement, token),
     ];
     let (inputs, seen_inputs) = watch::channel(Inputs::default());
     let (report, seen_report) = watch::channel(Report::default());
     let objects = Objects::new(&client, &args.node_name);
-    let pinning = pinner::Setup {
-        socket: args.nri_socket,
-        checkpoint: Checkpoint::new(&args.checkpoint_dir, &args.node_name),
-        kubelet: KubeletFiles {
-            config: args.kubelet_config,
-            cpu_state: args.kubelet_cpu_state,
-            memory_state: args.kubelet_memory_state,
-        },
-        permit_sched_fifo: args.permit_sched_fifo,
-        own_pod: args.pod_uid,
-        objects: objects.clone(),
-        metrics: counters.pinning.clone(),
-        pulse: heartbeat.register("pinning", pinner::SILENCE_MAX),
-        seed,
-    };
-    let pinner = Pinner::new(pinning, seen_inputs, report);
+    let pulse = heartbeat.register("pinning", pinner::SILENCE_MAX);
+    let pinner = Pinner::new(pinning(&args, &objects, &counters, pulse, seed), seen_inputs, report);
     let pinned = pinner.state();
     let setup = Setup {
         objects,
@@ -136,6 +110,24 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     closed.cancel();
     drop(admin.task.await);
     Ok(())
+}
+
+fn pinning(args: &Args, objects: &Objects, counters: &AgentMetrics, pulse: Pulse, seed: u64) -> pinner::Setup {
+    pinner::Setup {
+        socket: args.nri_socket.clone(),
+        checkpoint: Checkpoint::new(&args.checkpoint_dir, &args.node_name),
+        kubelet: KubeletFiles {
+            config: args.kubelet_config.clone(),
+            cpu_state: args.kubelet_cpu_state.clone(),
+            memory_state: args.kubelet_memory_state.clone(),
+        },
+        permit_sched_fifo: args.permit_sched_fifo,
+        own_pod: args.pod_uid.clone(),
+        objects: objects.clone(),
+        metrics: counters.pinning.clone(),
+        pulse,
+        seed,
+    }
 }
 
 fn dumped(shown: &Mutex<Value>, pinned: &Mutex<State>) -> Value {

@@ -4,6 +4,7 @@ use fairlead_runtime::WatchEvent;
 
 /// What the watches of the node's own objects saw.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "a handful wait at most")]
 pub enum Seen {
     /// Its NodeTopology.
     Topology(WatchEvent<NodeTopology>),

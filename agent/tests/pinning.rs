@@ -299,3 +299,46 @@ async fn creations_are_answered_from_memory() {
         times.last()
     );
 }
+
+/// What does not speak the protocol is left, and called again after a pause.
+#[tokio::test]
+async fn nonsense_ends_the_connection_and_nothing_else() {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixListener;
+
+    let mut node = Node::new();
+    let socket = node.dir.path().join("nri.sock");
+    std::fs::remove_file(&socket).unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    node.start_agent();
+    let nonsense: [&[u8]; 6] = [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        // A frame of 4 GiB.
+        &[0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff],
+        // A message of 16 MiB.
+        &[0, 0, 0, 1, 0, 0, 0, 10, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0],
+        // An answer where calls belong.
+        &[0, 0, 0, 1, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0],
+        // A call where answers belong.
+        &[0, 0, 0, 2, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0],
+        // A message that is none.
+        &[0, 0, 0, 1, 0, 0, 0, 12, 0, 0, 0, 2, 0, 0, 0, 1, 1, 0, 0xff, 0xff],
+    ];
+    let since = std::time::Instant::now();
+    for bytes in nonsense {
+        let (mut stream, _) = tokio::time::timeout(Duration::from_secs(8), listener.accept()).await.unwrap().unwrap();
+        stream.write_all(bytes).await.unwrap();
+        if bytes.starts_with(b"HTTP") {
+            // A frame header of 1.2 GB: no byte more is waited for.
+            continue;
+        }
+        // The answer to a registration that never came, and half a message: the runtime dies.
+        stream.write_all(&[0, 0, 0]).await.unwrap();
+    }
+    // Pauses grow: 0.2 s doubling, at least half of each.
+    assert!(since.elapsed() > Duration::from_millis(1_500), "{:?}", since.elapsed());
+    drop(listener);
+    std::fs::remove_file(&socket).unwrap();
+    node.runtime = runtime::Runtime::listen(&socket).unwrap();
+    node.until(own).await;
+}

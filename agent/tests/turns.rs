@@ -3,6 +3,10 @@
 
 mod support;
 
+use fairlead_agent::pin::Observed;
+use fairlead_agent::pinner::Report;
+use fairlead_crds::conditions::Wanted;
+use fairlead_crds::node_topology::{Pinning, PinningMode};
 use fairlead_runtime::WatchEvent;
 use serde_json::json;
 use support::{House, REFRESH, placement, placement_event, topology_event};
@@ -203,5 +207,60 @@ async fn an_api_server_in_trouble_is_asked_less_and_less() {
     house.pass(9).await;
     assert_eq!((house.seen(APPLY), house.seen(CREATE)), (tries + 1, 1));
     assert!(house.readiness.is_ready());
+    house.end().await;
+}
+
+fn report(mode: PinningMode) -> Report {
+    let pinning = Pinning {
+        mode,
+        reason: "Because".into(),
+        message: String::new(),
+        cpu_manager_policy: None,
+        memory_manager_policy: None,
+        runtime: None,
+    };
+    let pinned = Wanted { type_: "Pinned", status: Some(true), reason: "AsExpected".into(), message: String::new() };
+    let observed = Observed {
+        shared_cpus: "0-3".into(),
+        shared_cpu_count: 4,
+        containers: Vec::new(),
+        shared_containers: 0,
+        pinned,
+    };
+    Report { pinning: Some(pinning), observed: Some(observed) }
+}
+
+/// I11 again: what the pinning tells is written once.
+#[tokio::test(start_paused = true)]
+async fn who_pins_and_what_runs_is_published() {
+    let house = House::settled().await;
+    let mode = || house.with(|api| api.topology.clone().unwrap()["spec"]["pinning"]["mode"].clone());
+    assert_eq!(mode(), json!(null));
+    house.report.send_replace(report(PinningMode::Own));
+    house.pass(10).await;
+    assert_eq!((mode(), house.seen(APPLY), house.seen(STATUS)), (json!("Own"), 2, 2));
+    let status = house.with(|api| api.placement.clone().unwrap()["status"].clone());
+    assert_eq!(status["sharedCPUs"], "0-3");
+    let types: Vec<_> = status["conditions"].as_array().unwrap().iter().map(|one| one["type"].clone()).collect();
+    assert_eq!(types, ["Consistent", "Pinned"]);
+    house.pass(3_600).await;
+    assert_eq!(house.writes(), 5);
+    house.report.send_replace(report(PinningMode::Observe));
+    house.pass(10).await;
+    assert_eq!((mode(), house.seen(APPLY), house.seen(STATUS)), (json!("Observe"), 3, 2));
+    house.end().await;
+}
+
+/// A restart of the agent is no news for the scheduler.
+#[tokio::test(start_paused = true)]
+async fn while_it_is_too_early_to_tell_what_was_said_stays() {
+    let house = House::settled().await;
+    house.report.send_replace(report(PinningMode::Own));
+    house.pass(10).await;
+    let writes = house.writes();
+    house.report.send_replace(Report { pinning: None, ..report(PinningMode::Own) });
+    house.pass(600).await;
+    assert_eq!(house.writes(), writes);
+    assert_eq!(house.with(|api| api.topology.clone().unwrap()["spec"]["pinning"]["mode"].clone()), json!("Own"));
     house.end().await;
 }

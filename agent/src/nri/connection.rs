@@ -50,7 +50,7 @@ impl Connection {
     /// The connection cannot be used any more.
     pub async fn receive(&mut self) -> Result<Message, NriError> {
         loop {
-            if let Some(message) = self.decoder.next()? {
+            if let Some(message) = self.decoder.take()? {
                 return Ok(message);
             }
             self.decoder.space().reserve(READ_BYTES);

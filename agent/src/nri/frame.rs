@@ -61,7 +61,7 @@ impl Decoder {
         self.socket.len() + self.plugin.len() + self.runtime.len()
     }
 
-    /// Where the next bytes of the socket go; then [`Decoder::next`].
+    /// Where the next bytes of the socket go; then [`Decoder::take`].
     pub fn space(&mut self) -> &mut BytesMut {
         &mut self.socket
     }
@@ -70,7 +70,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`NriError::FrameTooLong`], [`NriError::MessageTooLong`]: the connection cannot be used any more.
-    pub fn next(&mut self) -> Result<Option<Message>, NriError> {
+    pub fn take(&mut self) -> Result<Option<Message>, NriError> {
         loop {
             for connection in [PLUGIN_CONNECTION, RUNTIME_CONNECTION] {
                 let buffer = self.buffer(connection);
@@ -161,4 +161,108 @@ pub fn encode(message: &Message, out: &mut BytesMut) -> Result<(), NriError> {
         out.put_slice(part);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(connection: u32, stream: u32, bytes: usize) -> Message {
+        let data: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
+        Message { connection, stream, kind: KIND_REQUEST, data: data.into() }
+    }
+
+    fn encoded(messages: &[Message]) -> BytesMut {
+        let mut out = BytesMut::new();
+        for message in messages {
+            encode(message, &mut out).unwrap();
+        }
+        out
+    }
+
+    fn decoded(decoder: &mut Decoder, bytes: &[u8]) -> Result<Vec<Message>, NriError> {
+        decoder.space().extend_from_slice(bytes);
+        let mut messages = Vec::new();
+        while let Some(message) = decoder.take()? {
+            messages.push(message);
+        }
+        Ok(messages)
+    }
+
+    #[test]
+    fn no_frame_is_longer_than_runtimes_read() {
+        let bytes = encoded(&[message(1, 1, 20_000)]);
+        let mut rest = bytes.as_ref();
+        let mut frames = 0;
+        while rest.has_remaining() {
+            let (connection, length) = (rest.get_u32(), rest.get_u32() as usize);
+            assert!(connection == 1 && length <= 4096);
+            rest.advance(length);
+            frames += 1;
+        }
+        assert_eq!(frames, 5);
+        let long = Message { data: vec![0; 4 * 1024 * 1024 + 1].into(), ..message(1, 1, 0) };
+        assert!(matches!(encode(&long, &mut BytesMut::new()), Err(NriError::MessageTooLong { bytes: 4_194_305, .. })));
+    }
+
+    #[test]
+    fn cut_at_every_byte_and_mixed_the_same_messages_come_out() {
+        let sent = [message(1, 1, 0), message(2, 7, 5_000), message(1, 3, 17), message(2, 9, 1)];
+        let bytes = encoded(&sent);
+        for cut in 0..=bytes.len() {
+            let mut decoder = Decoder::default();
+            let mut came = decoded(&mut decoder, &bytes[..cut]).unwrap();
+            came.extend(decoded(&mut decoder, &bytes[cut..]).unwrap());
+            assert_eq!(came, sent, "cut at {cut}");
+            assert_eq!(decoder.unfinished_bytes(), 0);
+        }
+        let mut decoder = Decoder::default();
+        let one_by_one: Vec<Message> = bytes.iter().flat_map(|byte| decoded(&mut decoder, &[*byte]).unwrap()).collect();
+        assert_eq!(one_by_one, sent);
+    }
+
+    #[test]
+    fn messages_of_two_connections_may_be_interleaved() {
+        let (first, second) = (message(1, 1, 6_000), message(2, 2, 6_000));
+        let (a, b) = (encoded(std::slice::from_ref(&first)), encoded(std::slice::from_ref(&second)));
+        let whole_frame = 8 + 4096;
+        let mut mixed = a[..whole_frame].to_vec();
+        mixed.extend_from_slice(&b);
+        mixed.extend_from_slice(&a[whole_frame..]);
+        assert_eq!(decoded(&mut Decoder::default(), &mixed).unwrap(), [second, first]);
+    }
+
+    #[test]
+    fn connections_that_nobody_opened_are_passed_over() {
+        let sent = [message(1, 1, 3), message(1, 3, 3)];
+        let mut bytes = encoded(&sent[..1]);
+        for unknown in [0, 3, u32::MAX] {
+            bytes.unsplit(encoded(&[message(unknown, 1, 9_000)]));
+        }
+        bytes.unsplit(encoded(&sent[1..]));
+        let mut decoder = Decoder::default();
+        assert_eq!(decoded(&mut decoder, &bytes).unwrap(), sent);
+        assert_eq!(decoder.unfinished_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_before_it_is_read() {
+        let mut decoder = Decoder::default();
+        let frame = [0, 0, 0, 1, 0x00, 0x40, 0x00, 0x0b];
+        assert!(matches!(
+            decoded(&mut decoder, &frame),
+            Err(NriError::FrameTooLong { connection: 1, bytes: 4_194_315 })
+        ));
+        let message = [0, 0, 0, 2, 0, 0, 0, 10, 0x00, 0x40, 0x00, 0x01, 0, 0, 0, 1, 1, 0];
+        let refused = decoded(&mut Decoder::default(), &message);
+        assert!(matches!(refused, Err(NriError::MessageTooLong { connection: 2, bytes: 4_194_305 })));
+        // The longest that is allowed, in one frame.
+        let mut longest = BytesMut::new();
+        longest.put_u32(1);
+        longest.put_u32(FRAME_BYTES_MAX);
+        longest.put_u32(MESSAGE_BYTES_MAX);
+        longest.put_slice(&[0, 0, 0, 1, 1, 0]);
+        longest.resize(8 + FRAME_BYTES_MAX as usize, 7);
+        assert_eq!(decoded(&mut Decoder::default(), &longest).unwrap()[0].data.len(), MESSAGE_BYTES_MAX as usize);
+    }
 }

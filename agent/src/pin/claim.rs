@@ -22,10 +22,22 @@ pub(super) fn claim_of(state: &State, seen: &Seen, promise: &Promise, cpus: &Cpu
     if !missing.is_empty() {
         return Err(format!("promised memory nodes {missing} have no memory on this node"));
     }
+    let claim = made_of(state, promise, cpus);
+    admit(state, seen, &claim).map(|()| claim)
+}
+
+fn made_of(state: &State, promise: &Promise, cpus: &CpuMask) -> Claim {
     let named = if promise.memory_nodes.is_empty() { &state.cores.memory_nodes } else { &promise.memory_nodes };
     let held = promise.cpus.union(cpus);
-    let claim = Claim { cpus: cpus.clone(), memory_nodes: named.clone(), held, isolated: promise.isolated };
-    admit(state, seen, &claim).map(|()| claim)
+    Claim { cpus: cpus.clone(), memory_nodes: named.clone(), held, isolated: promise.isolated }
+}
+
+/// The claim of a container that runs on its promised CPUs already. Nothing that happened since, such as a CPU that went
+/// offline, takes it away.
+pub(super) fn claim_in_force(state: &State, seen: &Seen, promise: &Promise, cpus: &CpuMask) -> Option<Claim> {
+    let claim = made_of(state, promise, cpus);
+    let runs = seen.runs.as_ref().is_some_and(|runs| runs.cpus == *cpus);
+    (runs && admit(state, seen, &claim).is_ok()).then_some(claim)
 }
 
 /// Whether the claim agrees with those of other pods, and leaves something to the shared pool.
@@ -49,7 +61,7 @@ pub(super) fn admit(state: &State, seen: &Seen, claim: &Claim) -> Result<(), Str
 pub(super) fn claim_of_annotation(state: &State, seen: &Seen) -> Option<Claim> {
     let (annotated, runs) = (seen.annotated.as_ref()?, seen.runs.as_ref()?);
     let same_nodes = annotated.memory_nodes.is_empty() || annotated.memory_nodes == runs.memory_nodes;
-    if annotated.cpus != runs.cpus || !same_nodes || !runs.unlimited || !runs.cpus.is_subset(&state.cores.usable) {
+    if annotated.cpus != runs.cpus || !same_nodes || !runs.unlimited {
         return None;
     }
     let claim = Claim {

@@ -24,3 +24,8 @@ pub use promise::{Promise, Promises, Version, promises_of};
 pub use state::{Claim, Container, Link, Remembered, State};
 pub use status::{Observed, observed};
 pub use step::{Event, Request, step};
+
+#[cfg(test)]
+mod laws;
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! One event in, requests out.
 
-use super::claim::{admit, claim_of, claim_of_annotation};
+use super::claim::{admit, claim_in_force, claim_of, claim_of_annotation};
 use super::state::Waiting;
 use super::{Claim, Container, Cores, Link, Place, Promises, Remembered, Seen, State, Version};
 
@@ -9,6 +9,7 @@ const WAITING_MAX: usize = 64;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, made and taken at once")]
 pub enum Event {
     /// The machine was read, and is another than before.
     Machine(Cores),
@@ -55,6 +56,7 @@ pub enum Event {
 
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "one or two at a time, made and carried out at once")]
 pub enum Request {
     /// Answers [`Event::Create`].
     Adjust {
@@ -215,10 +217,7 @@ impl State {
             };
             let seen = &container.seen;
             let claim = match self.promised(seen) {
-                Some((promise, cpus)) if running_as_promised => {
-                    let runs = seen.runs.as_ref().is_some_and(|runs| runs.cpus == *cpus);
-                    if runs { claim_of(self, seen, promise, cpus).ok() } else { None }
-                }
+                Some((promise, cpus)) if running_as_promised => claim_in_force(self, seen, promise, cpus),
                 None if !running_as_promised => claim_of_annotation(self, seen),
                 _ => None,
             };
@@ -272,9 +271,12 @@ impl State {
         let mut container = Container::new(seen.clone(), claim.clone());
         container.runs = None;
         self.containers.insert(seen.id.clone(), container);
-        let place = self.tell(&seen.id);
+        let Some(place) = self.tell(&seen.id) else {
+            self.containers.remove(&seen.id);
+            return Request::Refuse { call, message: format!("{}: no CPU is left to the shared pool", seen.title()) };
+        };
         let others = claim.as_ref().map(|claim| self.in_the_way(claim)).unwrap_or_default();
-        Request::Adjust { call, seen, place, real_time, others }
+        Request::Adjust { call, seen, place: Some(place), real_time, others }
     }
 
     /// Where the container is to run, taken for done: the runtime does it or fails what it was about to do.
@@ -292,7 +294,9 @@ impl State {
             self.containers.insert(id.clone(), Container::new(seen, None));
             self.promote();
         }
-        let place = if ours { self.tell(&id) } else { None };
+        // An update under way is carried out after this one: to say something newer now would be undone by it.
+        let under_way = self.flight.iter().find(|(flying, _)| *flying == id).map(|(_, place)| place.clone());
+        let place = if ours { under_way.or_else(|| self.tell(&id)) } else { None };
         requests.push(Request::Correct { call, id, place });
     }
 

@@ -75,10 +75,13 @@ enum Came {
     Message(u32, Option<Message>),
 }
 
+/// Which plugin, and its message; none at its end.
+type FromPlugin = (u32, Option<Message>);
+
 /// The runtime.
 pub struct Runtime {
     listener: UnixListener,
-    inbox: (mpsc::Sender<(u32, Option<Message>)>, mpsc::Receiver<(u32, Option<Message>)>),
+    inbox: (mpsc::Sender<FromPlugin>, mpsc::Receiver<FromPlugin>),
     plugins: BTreeMap<u32, Plugin>,
     backlog: VecDeque<(u32, Message)>,
     next_plugin: u32,
@@ -465,10 +468,10 @@ impl Running {
     }
 }
 
-async fn forward(id: u32, mut reader: OwnedReadHalf, inbox: mpsc::Sender<(u32, Option<Message>)>) {
+async fn forward(id: u32, mut reader: OwnedReadHalf, inbox: mpsc::Sender<FromPlugin>) {
     let mut decoder = Decoder::default();
     loop {
-        while let Ok(Some(message)) = decoder.next() {
+        while let Ok(Some(message)) = decoder.take() {
             if inbox.send((id, Some(message))).await.is_err() {
                 return;
             }

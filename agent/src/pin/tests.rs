@@ -1,0 +1,177 @@
+//! Single rules of the pinning.
+use fairlead_topology::{CoreDescription, CpuMask, MachineDescription, NumaDescription};
+
+use super::{Cores, Event, Place, Promise, Request, Seen, State, Version, observed, step};
+
+fn mask(text: &str) -> CpuMask {
+    CpuMask::parse_list(text).unwrap()
+}
+
+fn cores(list: &str) -> Cores {
+    Cores { usable: mask(list), shared: mask(list), memory_nodes: mask("0-1") }
+}
+
+fn seen(pod: &str, placed: bool) -> Seen {
+    Seen {
+        id: format!("id-{pod}"),
+        sandbox: format!("s-{pod}"),
+        pod_uid: pod.into(),
+        namespace: "ns".into(),
+        pod_name: pod.into(),
+        name: "c".into(),
+        placed,
+        ..Seen::default()
+    }
+}
+
+fn promise(cpus: &str) -> Promise {
+    let containers = [("c".to_owned(), mask(cpus))].into();
+    Promise { cpus: mask(cpus), containers, memory_nodes: mask("0"), ..Promise::default() }
+}
+
+fn promises(of: &[(&str, Promise)]) -> Event {
+    let promises = of.iter().map(|(uid, promise)| ((*uid).to_owned(), promise.clone())).collect();
+    Event::Promises { version: Version { uid: "p".into(), generation: 1 }, promises }
+}
+
+fn after(events: Vec<Event>) -> (State, Vec<Request>) {
+    let start = (State::new(false, Some("agent".into())), Vec::new());
+    events.into_iter().fold(start, |(state, _), event| step(state, 0, event))
+}
+
+fn create(pod: &str, placed: bool) -> Event {
+    Event::Create { call: 1, seen: seen(pod, placed), until_ms: 1_500 }
+}
+
+fn ready(list: &str) -> Vec<Event> {
+    vec![Event::Machine(cores(list)), Event::Synchronized(Vec::new())]
+}
+
+fn refusal(requests: &[Request]) -> Option<&str> {
+    requests.iter().find_map(|request| match request {
+        Request::Refuse { message, .. } => Some(message.as_str()),
+        _ => None,
+    })
+}
+
+#[test]
+fn isolated_cpus_are_owned_and_never_shared() {
+    let description = MachineDescription {
+        cores: (0..4).map(|id| CoreDescription { id, cpus: CpuMask::from_ids([id, id + 4]) }).collect(),
+        numa_nodes: vec![
+            NumaDescription { id: 0, memory_bytes: 1, ..NumaDescription::default() },
+            NumaDescription { id: 5, ..NumaDescription::default() },
+        ],
+        isolated: mask("2-3"),
+        disallowed: mask("7"),
+        offline: mask("6"),
+        ..MachineDescription::default()
+    };
+    let cores = Cores::of(&description);
+    assert_eq!([&cores.usable, &cores.shared, &cores.memory_nodes].map(ToString::to_string), ["0-5", "0-1,4-5", "0"]);
+    let all = Cores::of(&MachineDescription { isolated: mask("0-7"), ..description });
+    assert_eq!(all.shared.to_string(), "0-5");
+}
+
+#[test]
+fn the_agents_own_pod_is_left_alone() {
+    let mut events = ready("0-7");
+    events.push(create("agent", false));
+    let (state, requests) = after(events);
+    assert!(matches!(&requests[..], [Request::Adjust { place: None, .. }]));
+    assert!(state.containers.is_empty());
+}
+
+#[test]
+fn nobody_takes_the_last_shared_cpu() {
+    let mut events = ready("0-3");
+    events.extend([promises(&[("a", promise("0-3"))]), create("a", true)]);
+    let (_, requests) = after(events);
+    assert_eq!(refusal(&requests), Some("ns/a/c: promised CPUs 0-3 would leave no CPU to the shared pool"));
+}
+
+#[test]
+fn promised_cpus_are_not_given_while_another_pod_holds_them() {
+    let mut events = ready("0-7");
+    events.extend([promises(&[("a", promise("2-3"))]), create("a", true)]);
+    events.extend([promises(&[("b", promise("3-4"))]), create("b", true)]);
+    let (_, requests) = after(events.clone());
+    assert_eq!(refusal(&requests), Some("ns/b/c: promised CPUs 3 are still held by ns/a/c"));
+    events.extend([Event::PodGone("s-a".into()), create("b", true)]);
+    let (state, requests) = after(events);
+    assert_eq!(refusal(&requests), None);
+    assert_eq!(state.pool().to_string(), "0-2,5-7");
+}
+
+#[test]
+fn an_idle_sibling_belongs_to_nobody_else() {
+    let mut half = promise("2");
+    half.cpus = mask("2,6");
+    let mut events = ready("0-7");
+    events.extend([promises(&[("a", half)]), create("a", true)]);
+    let (state, requests) = after(events.clone());
+    let place = requests.iter().find_map(|request| match request {
+        Request::Adjust { place, .. } => place.clone(),
+        _ => None,
+    });
+    assert_eq!(place, Some(Place { cpus: mask("2"), memory_nodes: mask("0"), unlimited: true }));
+    assert_eq!(state.pool().to_string(), "0-1,3-5,7");
+    events.extend([promises(&[("b", promise("6"))]), create("b", true)]);
+    assert!(refusal(&after(events).1).unwrap().contains("CPUs 6 are still held"));
+}
+
+#[test]
+fn an_older_read_does_not_undo_a_newer_watch() {
+    let of =
+        |generation, uid: &str| (Version { uid: uid.into(), generation }, [("a".to_owned(), promise("2-3"))].into());
+    let (version, newer) = of(3, "p");
+    let mut events = ready("0-7");
+    events.push(Event::Promises { version, promises: newer });
+    let known = |read: (Version, super::Promises)| {
+        let (state, _) = after([events.clone(), vec![Event::Read(Ok(read))]].concat());
+        state.promises.len()
+    };
+    assert_eq!(known((Version { uid: "p".into(), generation: 2 }, super::Promises::new())), 1);
+    assert_eq!(known((Version { uid: "p".into(), generation: 4 }, super::Promises::new())), 0);
+    assert_eq!(known((Version { uid: "q".into(), generation: 1 }, super::Promises::new())), 0);
+}
+
+#[test]
+fn a_promise_that_cannot_be_read_refuses_its_own_containers() {
+    let faulty = Promise { fault: Some("spec.reservations[podUID=a].cpus: no number".into()), ..promise("2-3") };
+    let mut events = ready("0-7");
+    events.extend([promises(&[("a", faulty), ("b", promise("4-5"))]), create("a", true)]);
+    let (_, requests) = after(events.clone());
+    assert_eq!(
+        refusal(&requests),
+        Some("ns/a/c: the reservation cannot be read: spec.reservations[podUID=a].cpus: no number")
+    );
+    events.push(create("b", true));
+    assert_eq!(refusal(&after(events).1), None);
+}
+
+/// Where admission policies are off anybody may write the annotation.
+#[test]
+fn an_annotation_alone_earns_nothing() {
+    let place = |cpus: &str| Some(Place { cpus: mask(cpus), memory_nodes: mask("0-1"), unlimited: true });
+    let claimed = |annotated: &str, runs: &str| {
+        let forged = Seen { annotated: place(annotated), runs: place(runs), ..seen("a", true) };
+        let (state, _) = after(vec![Event::Machine(cores("0-7")), Event::Synchronized(vec![forged])]);
+        state.containers["id-a"].claim.is_some()
+    };
+    assert!(claimed("2-3", "2-3"));
+    for (annotated, runs) in [("2-3", "0-7"), ("0-7", "0-7"), ("2-3", "2-4")] {
+        assert!(!claimed(annotated, runs), "{annotated} {runs}");
+    }
+}
+
+#[test]
+fn what_is_not_created_yet_is_pending_and_no_fault() {
+    let mut events = ready("0-7");
+    events.push(promises(&[("a", promise("2-3"))]));
+    let seen = observed(&after(events).0);
+    assert_eq!(seen.containers[0].state, fairlead_crds::node_placement::PinState::Pending);
+    assert_eq!((seen.pinned.status, seen.shared_cpus.as_str()), (Some(true), "0-1,4-7"));
+    let lost = observed(&after(vec![Event::Machine(cores("0-7"))]).0);
+    assert_eq!((lost.pinned.status, lost.pinned.reason.as_str()), (None, "RuntimeAway"));
+}
