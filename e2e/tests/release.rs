@@ -2,12 +2,14 @@
 #![cfg(feature = "control-plane")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
+use fairlead_crds::node_placement::{NodePlacement, PinState, ReservedContainer};
+use fairlead_crds::node_topology::{NodeTopology, PinningMode};
 use fairlead_e2e::RELEASE_NAMESPACE;
 use fairlead_e2e::bed::{Bed, Options};
 use fairlead_e2e::eventually::{eventually, seen};
 use fairlead_e2e::release;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -41,6 +43,7 @@ async fn upgrade_failover_and_uninstall() {
     .await
     .unwrap();
     explains_and_tops(&bed).await;
+    promises_are_kept(&bed).await;
     uninstall_by_the_hook_alone(&bed).await;
     bed.stop().await.unwrap();
 }
@@ -118,6 +121,31 @@ async fn explains_and_tops(bed: &Bed) {
     let nothing =
         bed.kubectl.output(&["fairlead", "explain", "pod", "no-such-pod", "-n", "shop"], None, LIMIT).await.unwrap();
     assert!(!nothing.success && nothing.stderr.contains("no-such-pod"), "{nothing:?}");
+}
+
+/// Every node pins by itself, and what its agent observed is what the extender promised.
+async fn promises_are_kept(bed: &Bed) {
+    let nodes: Api<NodeTopology> = Api::all(bed.client.clone());
+    let placements: Api<NodePlacement> = Api::all(bed.client.clone());
+    eventually("four pods run on the CPUs that were promised to them", LIMIT, || async {
+        let nodes = nodes.list(&ListParams::default()).await?;
+        let modes = nodes.items.into_iter().map(|node| node.spec.pinning.map(|pinning| pinning.mode));
+        let owned = modes.filter(|mode| *mode == Some(PinningMode::Own)).count();
+        let (mut promised, mut kept) = (BTreeSet::new(), BTreeSet::new());
+        for placement in placements.list(&ListParams::default()).await? {
+            for reservation in placement.spec.reservations {
+                let of = |one: ReservedContainer| (reservation.pod_uid.clone(), one.name, one.cpus);
+                promised.extend(reservation.containers.into_iter().map(of));
+            }
+            let observed = placement.status.unwrap_or_default().containers;
+            let pinned = observed.into_iter().filter(|one| one.state == PinState::Pinned);
+            kept.extend(pinned.map(|one| (one.pod_uid, one.name, one.cpus)));
+        }
+        let all = owned == bed.nodes.len() && promised.len() == 4 && kept == promised;
+        Ok(seen(all, format!("{owned} nodes pin, promised {promised:?}, pinned {kept:?}")))
+    })
+    .await
+    .unwrap();
 }
 
 /// Nobody ran `kubectl fairlead drain`: the chart's own hook does.

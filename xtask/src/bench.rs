@@ -110,7 +110,7 @@ fn estimates(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
 fn control_plane(checkout: &Checkout, name: &str) -> Result<()> {
     upstream::build(checkout, &upstream::ALL)?;
     eprintln!("building Fairlead for release");
-    run(&mut checkout.cargo(&["build", "--release", "--workspace", "--bins"]))?;
+    run(&mut checkout.cargo(&["build", "--release", "--workspace", "--bins", "--example", "nri-runtime"]))?;
     run(cluster::e2e(checkout, "release").args(["bench", name]))
 }
 

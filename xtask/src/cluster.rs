@@ -8,13 +8,14 @@ use anyhow::{Context as _, Result};
 use crate::shell::{Checkout, run, words};
 use crate::{install, upstream};
 
-/// Packages, genuine parts and our binaries; progress goes to standard error. `targets` are `--bins`, and `--tests` where
-/// tests are built anyway: they ask for more features of what both depend on, so that it would be built twice.
+/// Packages, genuine parts, our binaries and the stand-in for the runtime of simulated nodes; progress goes to standard
+/// error. `targets` are `--bins`, and `--tests` where tests are built anyway.
 pub(crate) fn ready(checkout: &Checkout, targets: &[&str]) -> Result<()> {
     install::install()?;
     upstream::build(checkout, &upstream::ALL)?;
     eprintln!("building Fairlead");
-    run(checkout.cargo(&["build", "--workspace"]).args(targets).stdout(Stdio::null()))
+    let mut build = checkout.cargo(&["build", "--workspace", "--example", "nri-runtime"]);
+    run(build.args(targets).stdout(Stdio::null()))
 }
 
 /// Becomes `fairlead-e2e` with these arguments: it gets our signals and its exit status is ours. Returns only on failure.

@@ -13,13 +13,14 @@ use tokio::time::Instant;
 
 use super::environment::{Downward, environment, expand};
 use super::probe::Probes;
-use super::rewrite::{LOOPBACK, PortMap, scheduler_config, scheduler_flags};
+use super::rewrite::{LOOPBACK, PortMap, relative, scheduler_config, scheduler_flags};
 use super::status::{Addresses, Board, Ended, State};
 use super::volumes::{Mounts, Volumes};
 use super::{Running, Shared, images};
 use crate::control_plane::base_env;
 use crate::processes::{Command, Exit, Process};
 
+const NRI_SOCKET: &str = "--nri-socket=";
 const PREPARE_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const GOOD_RUN: Duration = Duration::from_secs(30);
@@ -136,6 +137,7 @@ impl PodContext {
             }
             scheduler_flags(&mut args, kubeconfig);
         }
+        self.runtime(&mut args).await?;
         let mut env = base_env(&self.dir);
         env.push(("HOSTNAME".to_owned(), self.pod.name_any()));
         env.extend(mounts.kubeconfig.iter().map(|path| ("KUBECONFIG".to_owned(), path.display().to_string())));
@@ -144,6 +146,17 @@ impl PodContext {
         let log = self.shared.dir.join("logs").join(format!("{name}.log"));
         let command = Command { name, program, args, env, dir: self.dir.clone(), log };
         Ok(Prepared { command, mounts, probes: Probes::of(container, &self.ports)? })
+    }
+
+    /// Whoever is told of an NRI socket finds a runtime behind it.
+    async fn runtime(&self, args: &mut [String]) -> Result<()> {
+        for arg in args {
+            let Some(socket) = arg.strip_prefix(NRI_SOCKET).map(PathBuf::from) else { continue };
+            let Shared { runtimes, parts, dir, .. } = &*self.shared;
+            runtimes.ready(parts, dir, self.node(), &socket).await?;
+            *arg = format!("{NRI_SOCKET}{}", relative(&socket, &self.dir).display());
+        }
+        Ok(())
     }
 
     fn volumes<'a>(&'a self, downward: &'a Downward<'a>) -> Volumes<'a> {

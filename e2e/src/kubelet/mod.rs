@@ -7,6 +7,7 @@ mod images;
 mod pod;
 mod probe;
 mod rewrite;
+mod runtime;
 mod status;
 mod volumes;
 
@@ -29,6 +30,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 use self::container::PodContext;
 use self::rewrite::PortMap;
+use self::runtime::Runtimes;
 use self::status::{Addresses, Board};
 use crate::RELEASE_NAMESPACE;
 use crate::parts::Parts;
@@ -64,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) parts: Parts,
     pub(crate) dir: PathBuf,
     pub(crate) api_url: String,
+    pub(crate) runtimes: Runtimes,
     running: Mutex<BTreeMap<(String, String), Running>>,
     ports: Mutex<BTreeMap<String, PortMap>>,
 }
@@ -96,6 +99,7 @@ impl Shared {
 pub struct Kubelet {
     shared: Arc<Shared>,
     watching: JoinHandle<()>,
+    following: JoinHandle<()>,
     tasks: Arc<Mutex<Vec<AbortHandle>>>,
 }
 
@@ -109,9 +113,14 @@ impl Kubelet {
             parts: parts.clone(),
             dir: dir.to_owned(),
             api_url: api_url.to_owned(),
+            runtimes: Runtimes::default(),
             running: Mutex::default(),
             ports: Mutex::default(),
         });
+        let following = {
+            let shared = shared.clone();
+            tokio::spawn(async move { shared.runtimes.follow(shared.client.clone()).await })
+        };
         let tasks = Arc::new(Mutex::new(Vec::new()));
         let others: Vec<String> = genuine_nodes.iter().map(|node| format!(",spec.nodeName!={node}")).collect();
         let watch = Watch {
@@ -122,7 +131,7 @@ impl Kubelet {
             begun: AtomicUsize::new(0),
         };
         let watching = tokio::spawn(watch.run());
-        Self { shared, watching, tasks }
+        Self { shared, watching, following, tasks }
     }
 
     /// All containers that run now.
@@ -159,12 +168,16 @@ impl Kubelet {
         }
         let all: Vec<_> = running.into_iter().map(|running| running.process).collect();
         futures::future::join_all(all.iter().map(|process| process.stop(grace))).await;
+        self.following.abort();
+        self.shared.runtimes.stop();
     }
 }
 
 impl Drop for Kubelet {
     fn drop(&mut self) {
         self.watching.abort();
+        self.following.abort();
+        self.shared.runtimes.stop();
         if let Ok(mut tasks) = self.tasks.lock() {
             tasks.drain(..).for_each(|task| task.abort());
         }

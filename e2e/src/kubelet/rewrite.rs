@@ -5,7 +5,7 @@
 //! listens on the host's loopback; and a mount path becomes the folder where the harness put that mount.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
@@ -147,6 +147,13 @@ impl Rewrite {
     }
 }
 
+/// How a socket is named from the folder `from`: the kernel takes no more than 107 bytes, and beds lie deep.
+pub(crate) fn relative(path: &Path, from: &Path) -> PathBuf {
+    let shared = path.components().zip(from.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(shared).map(|_| Component::ParentDir);
+    up.chain(path.components().skip(shared)).collect()
+}
+
 /// Whole addresses only, and no CIDR: `0.0.0.0/0` is nobody's to listen on.
 fn replace_addresses(text: &str) -> String {
     let goes_on = |c: char| c.is_alphanumeric() || c == '.';
@@ -230,6 +237,13 @@ mod tests {
         assert_eq!(rewrite.text("--config=/etc/fairlead/c.yaml"), "--config=/bed/a/c.yaml");
         assert_eq!(rewrite.text("/etc/fairlead/tls/ca.crt"), "/bed/b/ca.crt");
         assert_eq!(rewrite.text("/etc/fairlead-x /var/etc/fairlead"), "/etc/fairlead-x /var/etc/fairlead");
+    }
+
+    #[test]
+    fn a_socket_is_named_from_where_its_user_runs() {
+        let socket = Path::new("/bed/nodes/n/nri.sock");
+        assert_eq!(relative(socket, Path::new("/bed/kubelet/pod")), Path::new("../../nodes/n/nri.sock"));
+        assert_eq!(relative(socket, Path::new("/bed")), Path::new("nodes/n/nri.sock"));
     }
 
     #[test]
