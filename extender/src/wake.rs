@@ -29,6 +29,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Each try shows the extender another sample of the nodes; at 5,000 nodes ten of them are all. Whoever was refused so
 /// often, though a node has room, is refused by somebody else.
 const TRIES_MAX: u32 = 12;
+/// The same for a pod that may not want the node: enough for a replica whose watch is behind.
+const TRIES_OF_CHOOSY_MAX: u32 = 3;
 /// A waker that is silent for this long is stuck.
 pub const SILENCE_MAX: Duration = Duration::from_secs(180);
 
@@ -91,17 +93,18 @@ impl Waker {
             }
             let Some(awaited) = snapshot.still_awaited(&sleeper.uid, &sleeper.node) else { continue };
             left -= 1;
+            let tries_max = if awaited.choosy { TRIES_OF_CHOOSY_MAX } else { TRIES_MAX };
             self.touch(awaited).await;
             sleeper.tries += 1;
             sleeper.due = now + PAUSE_MAX.min(PERIOD * 2u32.saturating_pow(sleeper.tries.min(8)));
-            if sleeper.tries < TRIES_MAX {
+            if sleeper.tries < tries_max {
                 kept.push(sleeper);
             }
         }
         *sleepers = kept;
     }
 
-    async fn touch(&self, Awaited { pod, resource_version, node }: Awaited) {
+    async fn touch(&self, Awaited { pod, resource_version, node, .. }: Awaited) {
         let touch = Request::Touch { pod: pod.clone(), resource_version };
         let outcome = match self.courier.carry(&touch, API_DEADLINE).await {
             Some(Event::Touched(TouchOutcome::Done)) => "Woken",

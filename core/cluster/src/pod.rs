@@ -59,6 +59,8 @@ pub struct PodView {
     pub ready: bool,
     /// It may keep others away from its node: it requires not to be near some pods.
     pub repels: bool,
+    /// It admits some nodes only: by a node selector or by a required node affinity, which are not read here.
+    pub choosy: bool,
     /// A scheduler refused it for a reason of ours: its condition PodScheduled is False with one of our texts.
     pub refused: bool,
     /// Its labels.
@@ -103,6 +105,7 @@ impl PodView {
             terminal: matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")),
             ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             repels: spec.is_some_and(requires_distance),
+            choosy: spec.is_some_and(chooses_nodes),
             refused: conditions.iter().any(refused_by_us),
             labels: meta.labels.clone().unwrap_or_default(),
             wishes: wishes(meta),
@@ -132,6 +135,12 @@ fn requires_distance(spec: &PodSpec) -> bool {
     let anti = spec.affinity.as_ref().and_then(|affinity| affinity.pod_anti_affinity.as_ref());
     let required = anti.and_then(|anti| anti.required_during_scheduling_ignored_during_execution.as_ref());
     required.is_some_and(|terms| !terms.is_empty())
+}
+
+fn chooses_nodes(spec: &PodSpec) -> bool {
+    let near = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = near.is_some_and(|near| near.required_during_scheduling_ignored_during_execution.is_some());
+    required || spec.node_selector.as_ref().is_some_and(|labels| !labels.is_empty())
 }
 
 /// kube-scheduler joins the texts of all nodes into the message of the condition.

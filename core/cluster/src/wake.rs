@@ -22,6 +22,8 @@ pub struct Awaited {
     pub resource_version: String,
     /// A node that has room for it.
     pub node: String,
+    /// It may not want that node: it chooses by rules that are not read here.
+    pub choosy: bool,
 }
 
 /// Different wishes that one look answers; a crowd of pods mostly has few. The others are found at a later look, when a
@@ -37,7 +39,8 @@ struct Shape {
 
 impl Snapshot {
     /// Refused pods for which a node has room: those that were not refused in `before`, by any node, and those that were, by
-    /// a node that changed and had no room then. Most important first, at most `pods_max`.
+    /// a node that changed and had no room then. Of a choosy pod only the latter says anything, since some node that it does
+    /// not want has room nearly always. Most important first, at most `pods_max`.
     #[must_use]
     pub fn awaited(&self, before: &Self, pods_max: usize) -> Vec<Awaited> {
         if !self.synced {
@@ -48,7 +51,7 @@ impl Snapshot {
             .filter(|(_, node)| before.node_named(&node.name).is_none_or(|old| !Arc::ptr_eq(old, node)))
             .map(|(index, _)| index)
             .collect();
-        let newly = |pod: &PodView| before.pods.get(&pod.id.uid).is_none_or(|old| !old.refused);
+        let newly = |pod: &PodView| !pod.choosy && before.pods.get(&pod.id.uid).is_none_or(|old| !old.refused);
         let asks = |pod: &&Arc<PodView>| pod.refused && pod.waits_for_a_node() && (!changed.is_empty() || newly(pod));
         let mut waiting: Vec<&Arc<PodView>> = self.pods.iter().filter(asks).collect();
         waiting.sort_by_key(|pod| (Reverse(pod.priority), pod.created_ms, &pod.id.uid));
@@ -78,6 +81,7 @@ impl Snapshot {
                 pod: pod.id.clone(),
                 resource_version: pod.resource_version.clone(),
                 node,
+                choosy: pod.choosy,
             }));
         }
         found
@@ -105,6 +109,7 @@ impl Snapshot {
             pod: pod.id.clone(),
             resource_version: pod.resource_version.clone(),
             node: node.to_owned(),
+            choosy: pod.choosy,
         })
     }
 

@@ -147,6 +147,28 @@ fn a_refused_pod_is_awaited_once_a_node_has_room_that_had_none() {
 }
 
 #[test]
+fn a_pod_shown_a_sample_is_awaited_by_any_node_unless_it_chooses_among_them() {
+    let mut model = one_node(&[]);
+    let refused = |selector: bool| {
+        let mut refused = pod("refused", &Like { cpu: "2", ..Like::default() });
+        let condition = json!({ "type": "PodScheduled", "status": "False", "message": "fairlead: node has no NodeTopology" });
+        refused.status.as_mut().unwrap().conditions = Some(vec![serde_json::from_value(condition).unwrap()]);
+        if selector {
+            refused.spec.as_mut().unwrap().node_selector = Some([("a".to_owned(), "b".to_owned())].into());
+        }
+        refused
+    };
+    model.apply(Event::Pods(Change::Apply(pod("refused", &Like { cpu: "2", ..Like::default() }))));
+    let before = model.snapshot();
+    model.apply(Event::Pods(Change::Apply(refused(true))));
+    assert_eq!(model.snapshot().awaited(&before, 9), []);
+    model.apply(Event::Pods(Change::Apply(refused(false))));
+    let now = model.snapshot();
+    assert_eq!(now.awaited(&before, 9).len(), 1);
+    assert_eq!(now.awaited(&now, 9), [], "it was refused before");
+}
+
+#[test]
 fn a_node_that_becomes_trusted_is_room() {
     let mut model = support::model(vec![node("n1")], vec![], vec![placement("n1", 1, &[])]);
     let mut refused = pod("refused", &Like { cpu: "2", ..Like::default() });
