@@ -131,6 +131,8 @@ pub struct PodDump {
     #[serde(default, skip_serializing_if = "is_false")]
     pub repels: bool,
     #[serde(default, skip_serializing_if = "is_false")]
+    pub choosy: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
     pub refused: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -370,7 +372,8 @@ fn promises(view: &NodeView) -> impl Iterator<Item = PromiseDump> {
 fn pod_dump(pod: &PodView) -> PodDump {
     let PodView { id, resource_version, owner, created_ms, priority, scheduler, .. } = pod.clone();
     let PodView { node, quota_gated, otherwise_gated, released, placement, .. } = pod.clone();
-    let PodView { deleting, terminal, ready, repels, refused, labels, wishes, request, exclusive, .. } = pod.clone();
+    let PodView { deleting, terminal, ready, repels, choosy, refused, labels, wishes, request, exclusive, .. } =
+        pod.clone();
     PodDump {
         namespace: id.namespace,
         name: id.name,
@@ -389,6 +392,7 @@ fn pod_dump(pod: &PodView) -> PodDump {
         terminal,
         ready,
         repels,
+        choosy,
         refused,
         labels,
         wishes,
@@ -415,6 +419,7 @@ fn pod_view(pod: &PodDump) -> PodView {
         terminal: pod.terminal,
         ready: pod.ready,
         repels: pod.repels,
+        choosy: pod.choosy,
         refused: pod.refused,
         labels: pod.labels.clone(),
         wishes: pod.wishes.clone(),

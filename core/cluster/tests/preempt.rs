@@ -151,7 +151,8 @@ fn a_pod_shown_a_sample_is_awaited_by_any_node_unless_it_chooses_among_them() {
     let mut model = one_node(&[]);
     let refused = |selector: bool| {
         let mut refused = pod("refused", &Like { cpu: "2", ..Like::default() });
-        let condition = json!({ "type": "PodScheduled", "status": "False", "message": "fairlead: node has no NodeTopology" });
+        let condition =
+            json!({ "type": "PodScheduled", "status": "False", "message": "fairlead: node has no NodeTopology" });
         refused.status.as_mut().unwrap().conditions = Some(vec![serde_json::from_value(condition).unwrap()]);
         if selector {
             refused.spec.as_mut().unwrap().node_selector = Some([("a".to_owned(), "b".to_owned())].into());
