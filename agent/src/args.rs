@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use fairlead_runtime::{AdminArgs, ClientArgs, LogArgs};
 
-/// The node agent of Fairlead: publishes the machine of its node and checks the reservations made on it
+/// The node agent of Fairlead: publishes the machine of its node and pins containers to the CPUs reserved for them
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "fairlead-agent", version)]
 pub struct Args {

@@ -1,10 +1,16 @@
-//! The node agent: publishes the machine of its node as NodeTopology, creates the node's NodePlacement, and says in its
-//! status whether the reservations agree with the machine.
+//! The node agent: publishes the machine of its node as NodeTopology, creates the node's NodePlacement, pins containers to
+//! what is reserved there, and says in its status what it found.
 //!
 //! ```text
 //! hwloc + sysfs, or a synthetic text ─► machine ─► spec ─► server-side apply of NodeTopology
-//! watch of the own NodePlacement ─► judge ─► status (condition Consistent, pods, CPUs)
+//! watch of the own NodePlacement ─┬─► judge ──────────────┬─► status (conditions Consistent and Pinned, containers)
+//!                                 └─► pin ◄─► pinner ─────┘
+//!                                                ▲
+//! container runtime ◄── NRI ─────────────────────┘
 //! ```
+//!
+//! Two tasks: one speaks to the API server, the other answers the container runtime from memory and never waits for the
+//! first. Time is monotonic everywhere it decides; the wall clock stands in conditions only.
 //!
 //! Both objects are owned by the Node's UID. A Node that was deleted and came back is another: the garbage collector
 //! deletes the objects of the earlier one, and the agent creates them anew. So it needs no right to delete.

@@ -311,12 +311,8 @@ async fn nonsense_ends_the_connection_and_nothing_else() {
     std::fs::remove_file(&socket).unwrap();
     let listener = UnixListener::bind(&socket).unwrap();
     node.start_agent();
-    let nonsense: [&[u8]; 6] = [
+    let nonsense: [&[u8]; 4] = [
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        // A frame of 4 GiB.
-        &[0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff],
-        // A message of 16 MiB.
-        &[0, 0, 0, 1, 0, 0, 0, 10, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0],
         // An answer where calls belong.
         &[0, 0, 0, 1, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0],
         // A call where answers belong.
@@ -336,7 +332,7 @@ async fn nonsense_ends_the_connection_and_nothing_else() {
         stream.write_all(&[0, 0, 0]).await.unwrap();
     }
     // Pauses grow: 0.2 s doubling, at least half of each.
-    assert!(since.elapsed() > Duration::from_millis(1_500), "{:?}", since.elapsed());
+    assert!(since.elapsed() > Duration::from_millis(650), "{:?}", since.elapsed());
     drop(listener);
     std::fs::remove_file(&socket).unwrap();
     node.runtime = runtime::Runtime::listen(&socket).unwrap();

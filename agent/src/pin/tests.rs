@@ -175,3 +175,22 @@ fn what_is_not_created_yet_is_pending_and_no_fault() {
     let lost = observed(&after(vec![Event::Machine(cores("0-7"))]).0);
     assert_eq!((lost.pinned.status, lost.pinned.reason.as_str()), (None, "RuntimeAway"));
 }
+
+/// Neither the promise nor the annotation tells any more: the agent's own memory does, and after its restart the checkpoint.
+#[test]
+fn a_claim_outlives_everything_but_its_container() {
+    let mut half = promise("2");
+    half.cpus = mask("2,6");
+    let mut events = ready("0-7");
+    events.extend([promises(&[("a", half)]), create("a", true), promises(&[]), Event::Lost]);
+    let (state, _) = after(events);
+    let place = Place { cpus: mask("2"), memory_nodes: mask("0"), unlimited: true };
+    let list = Event::Synchronized(vec![Seen { runs: Some(place), ..seen("a", true) }]);
+    let remembered = state.to_remember();
+    let (state, requests) = step(state, 0, list.clone());
+    assert_eq!((state.pool().to_string().as_str(), &requests[..]), ("0-1,3-5,7", &[Request::Remember][..]));
+    let (state, requests) = after(vec![Event::Machine(cores("0-7")), Event::Remembered(remembered), list]);
+    assert_eq!((state.pool().to_string().as_str(), &requests[..]), ("0-1,3-5,7", &[Request::Remember][..]));
+    let (state, _) = step(state, 0, Event::Gone("id-a".into()));
+    assert_eq!(state.pool().to_string(), "0-7");
+}

@@ -164,12 +164,13 @@ impl Pinner {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                received = receive(&mut self.session) => self.received(received).await,
-                Some(news) = self.news.1.recv() => self.hear(news).await,
+                // Before the runtime's questions: what the watch has told is known when the next one is answered.
                 changed = self.inputs.changed() => match changed {
                     Ok(()) => self.take_inputs().await,
                     Err(_) => return,
                 },
+                received = receive(&mut self.session) => self.received(received).await,
+                Some(news) = self.news.1.recv() => self.hear(news).await,
                 () = tokio::time::sleep_until(due) => self.advance(Event::Tick).await,
             }
             self.tend().await;
