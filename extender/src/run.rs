@@ -73,10 +73,7 @@ pub enum RunError {
 /// It could not start; once it runs, every trouble is logged, counted and tried again.
 pub async fn run(args: Args) -> Result<(), RunError> {
     // Before anything else: without its material an exposed extender does not start.
-    let tls = match args.serving()? {
-        Some(files) => Some(Tls::load(files).await?),
-        None => None,
-    };
+    let tls = material(&args).await?;
     let shutdown = Shutdown::install()?;
     // Cancelled last: binds that are being answered need the model and the watches, probes need the admin port.
     let closed = CancellationToken::new();
@@ -132,13 +129,13 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let header_read_timeout = tls.as_ref().map(|_| IDLE_LIMIT);
     let limits = Limits { connections: 4 * in_flight, header_read_timeout, drain: deadline };
     let followed = tls.clone().map(|tls| tokio::spawn(tls.follow(RELOAD_PERIOD, shutdown.token())));
-    let work = async {
+    let work = Box::pin(async {
         tokio::join!(
             serve(listener, router, limits, tls, shutdown.token()),
             reaper.run(shutdown.token(), lease_token),
             waker.run(shutdown.token()),
         );
-    };
+    });
     if shutdown.run_until(deadline + GRACE, work).await == Ending::Overran {
         tracing::warn!("Ended with work under way; the next extender continues it");
     }
@@ -147,6 +144,14 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         drop(task.await);
     }
     Ok(())
+}
+
+/// The TLS material, if the flags name some; an address that others reach demands it.
+async fn material(args: &Args) -> Result<Option<Tls>, RunError> {
+    Ok(match args.serving()? {
+        Some(files) => Some(Tls::load(files).await?),
+        None => None,
+    })
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {

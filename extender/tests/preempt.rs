@@ -1,5 +1,5 @@
 //! Preempt over the router: golden replies, and an answer for every bad input.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
 
 mod support;
 

@@ -22,7 +22,7 @@ enum Source {
 }
 
 /// Name, source, what it measures.
-const BENCHES: [(&str, Source, &str); 7] = [
+const BENCHES: [(&str, Source, &str); 8] = [
     ("topology", Source::Criterion("fairlead-topology"), "choosing exact CPUs on one machine"),
     ("cluster", Source::Criterion("fairlead-cluster"), "judging the nodes of a snapshot for one pod"),
     ("fairshare", Source::Criterion("fairlead-fairshare"), "planning the release of waiting pods"),
@@ -32,7 +32,8 @@ const BENCHES: [(&str, Source, &str); 7] = [
         "the extender's own time for a filter and a prioritize, with real topology logic",
     ),
     ("pipeline", Source::ControlPlane, "a surge through gate, release, filter, reserve and bind"),
-    ("needle", Source::ControlPlane, "5,000 nodes of which one fits, until the pod is bound"),
+    ("needle", Source::ControlPlane, "5,000 nodes of which one fits, until the pod is bound: all nodes looked at"),
+    ("needle-sampled", Source::ControlPlane, "the same with kube-scheduler's own sampling"),
     ("scheduler", Source::ControlPlane, "kube-scheduler's own time per pod with and without the extender"),
 ];
 

@@ -1,5 +1,5 @@
 //! Which victims must go: the least of the proposed ones, and none in vain.
-#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
 
 mod support;
 

@@ -24,7 +24,7 @@ use crate::bed::{Bed, Options};
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// Names of all benches.
-pub const NAMES: [&str; 3] = ["needle", "pipeline", "scheduler"];
+pub const NAMES: [&str; 4] = ["needle", "needle-sampled", "pipeline", "scheduler"];
 
 /// Runs one bench and leaves its report.
 ///
@@ -32,7 +32,8 @@ pub const NAMES: [&str; 3] = ["needle", "pipeline", "scheduler"];
 /// There is no such bench, the bed did not start, or what should have been measured did not happen.
 pub async fn bench(name: &str) -> Result<()> {
     match name {
-        "needle" => on_bed(needle::options(), needle::run).await,
+        "needle" => on_bed(needle::options(), async |bed| needle::run(bed, needle::ALL).await).await,
+        "needle-sampled" => on_bed(needle::options(), async |bed| needle::run(bed, needle::SAMPLED).await).await,
         "pipeline" => on_bed(pipeline::options(), pipeline::run).await,
         "scheduler" => on_bed(scheduler::options(), scheduler::run).await,
         _ => bail!("there is no bench {name} on the control plane; there are: {}", NAMES.join(", ")),
