@@ -253,6 +253,11 @@ impl Case {
                 held.union_with(&own);
             }
         }
+        self.lawful_memory(machine, choice, key);
+        self.lawful_terms(choice, key);
+    }
+
+    fn lawful_memory(&self, machine: &Machine, choice: &Choice, key: &Key) {
         let bytes: u64 = choice.memory.iter().map(|(_, bytes)| bytes).sum();
         assert_eq!(bytes, self.request.memory_bytes);
         let wanted: u64 = self.request.huge_pages.iter().map(|need| need.bytes.div_ceil(PAGE_BYTES) * PAGE_BYTES).sum();
@@ -265,10 +270,13 @@ impl Case {
             let free = self.pages[machine.numa_index(pages.numa_node).unwrap()] * PAGE_BYTES;
             assert!(pages.bytes <= free && choice.memory.iter().any(|(id, _)| *id == pages.numa_node));
         }
+    }
+
+    fn lawful_terms(&self, choice: &Choice, key: &Key) {
         let terms = &choice.terms;
         assert_eq!((i64::from(terms.numa_nodes), terms.distance as i64), (key.0[2], key.0[3]), "{self:?}");
         assert_eq!(i64::from(terms.l3_touched), key.0[7]);
-        let unit_cpus = if wish.threads == Threads::Any { 1 } else { i64::from(self.shape.smt) };
+        let unit_cpus = if self.wish().threads == Threads::Any { 1 } else { i64::from(self.shape.smt) };
         assert_eq!(i64::from(terms.disliked_cpus), key.0[5] * unit_cpus);
         if !self.around.near.is_empty() {
             assert_eq!(i64::from(terms.near_cpus), i64::from(choice.cpus.len()) - key.0[4] * unit_cpus);
@@ -323,14 +331,14 @@ fn every_wish_on_regular_machines() {
         let mut shape = Shape::regular(smt, numa, l3, cores);
         let cpus = shape.cpus_of(|_| true);
         for wish in every_wish() {
-            shape.isolated = if wish.class == CpuClass::Isolated || step % 5 == 0 {
+            shape.isolated = if wish.class == CpuClass::Isolated || step.is_multiple_of(5) {
                 cpus.iter().filter(|cpu| (cpu * 7 + step) % 5 < 3).collect()
             } else {
                 CpuMask::new()
             };
             for _ in 0..6 {
                 step += 1;
-                let free: CpuMask = cpus.iter().filter(|cpu| (step / 3) * 0x9E37 >> (cpu % 16) & 3 != 0).collect();
+                let free: CpuMask = cpus.iter().filter(|cpu| ((step / 3) * 0x9E37) >> (cpu % 16) & 3 != 0).collect();
                 let case = Case {
                     pages: vec![step as u64 % 3; numa],
                     reserve: step % 7 / 6,
@@ -345,14 +353,33 @@ fn every_wish_on_regular_machines() {
     }
 }
 
+/// The left-over core of a pod that is spread goes where it breaks no larger L3: node 0 has one of one core for its share
+/// of one, and would have to take the one of three for two.
+#[test]
+fn what_is_left_over_goes_where_it_fits() {
+    let mut shape = Shape::regular(1, 2, 2, 2);
+    shape.l3 = vec![0, 0, 0, 1, 0, 0, 1, 1];
+    let wish = Wish { align: Align::Spread, ..Wish::default() };
+    let case = Case {
+        free: shape.cpus_of(|_| true),
+        pages: vec![0; 2],
+        reserve: 0,
+        request: one_container(3, 0, wish),
+        around: Surroundings::default(),
+        shape,
+    };
+    case.check();
+    assert_eq!(case.brute_force().unwrap().1.to_string(), "3-5");
+}
+
 fn wishes() -> impl Strategy<Value = Wish> {
     prop::sample::select(every_wish())
 }
 
 fn roles() -> impl Strategy<Value = Vec<ContainerCpus>> {
     let role = prop_oneof![3 => Just(Role::App), 1 => Just(Role::Sidecar), 1 => Just(Role::Init)];
-    let container = (0u32..5, role).prop_map(|(cpus, role)| ContainerCpus { name: String::new(), cpus, role });
-    prop::collection::vec(container, 1..4).prop_map(|mut all| {
+    let container = (0u32..4, role).prop_map(|(cpus, role)| ContainerCpus { name: String::new(), cpus, role });
+    prop::collection::vec(container, 1..3).prop_map(|mut all| {
         all.sort_by_key(|container| container.role == Role::App);
         (0..).zip(&mut all).for_each(|(index, container): (usize, _)| container.name = format!("c{index}"));
         all
@@ -370,7 +397,8 @@ prop_compose! {
 prop_compose! {
     fn cases()(
         shape in irregular(),
-        isolated in prop_oneof![2 => Just(CpuMask::new()), 1 => mask(50)],
+        isolated in mask(80),
+        some_isolated in prop::bool::weighted(0.3),
         free in mask(80),
         near in prop_oneof![2 => Just(CpuMask::new()), 1 => mask(20)],
         liked in prop_oneof![2 => Just(CpuMask::new()), 1 => mask(20)],
@@ -401,7 +429,10 @@ prop_compose! {
                 disliked: disliked.intersect(&all),
             },
             request: CpuRequest { containers, memory_bytes, huge_pages, wish },
-            shape: Shape { isolated: isolated.intersect(&all), ..shape },
+            shape: Shape {
+                isolated: if some_isolated || wish.class == CpuClass::Isolated { isolated.intersect(&all) } else { CpuMask::new() },
+                ..shape
+            },
         }
     }
 }
