@@ -93,7 +93,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
 
     // Cancelled last, so that the probes are answered while the loop ends.
     let closed = CancellationToken::new();
-    let dump = DebugDump { client, dump: Arc::new(move || dumped(&shown, &pinned)) };
+    let dump = DebugDump { client, dump: Arc::new(move || dumped(&shown, &pinned)), explain: None };
     let admin = Admin { readiness, metrics: page, heartbeat, dump: Some(dump) };
     let admin = admin.serve(args.admin.admin_address, closed.clone()).await?;
     let pinning = tokio::spawn(pinner.run(shutdown.token()));

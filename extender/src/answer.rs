@@ -3,12 +3,15 @@
 //! The same snapshot and request give the same bytes (I3). Every candidate is either in `NodeNames` or named with one of
 //! the fixed texts of [`Reason`] (I5): kube-scheduler counts a node that is named nowhere as beyond help by preemption.
 //!
-//! Scores: the topology score 0..=100 of a node becomes the protocol's 0..=10 by rounding half up,
+//! Scores: the two terms of a node's topology score, weighed by the fair share of the pod's tenant to 0..=100, become the protocol's 0..=10 by rounding half up,
 //! `(score + 5) / 10`; nodes that come to 0 are left out, which the scheduler reads as 0.
 use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::hash::BuildHasher;
 
-use fairlead_cluster::{PodWish, Snapshot};
+use fairlead_cluster::{Mode, PodWish, Snapshot};
 use fairlead_placement::Reason;
+use foldhash::fast::FixedState;
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use serde::de::Error as _;
@@ -39,8 +42,7 @@ pub struct Tally {
 
 impl Tally {
     fn refuse(&mut self, reason: Reason) {
-        if let Some(count) = Reason::ALL.iter().position(|&other| other == reason).and_then(|i| self.refused.get_mut(i))
-        {
+        if let Some(count) = self.refused.get_mut(reason.index()) {
             *count += 1;
         }
     }
@@ -94,7 +96,7 @@ struct Question<'a> {
 #[must_use]
 pub fn filter(snapshot: &Snapshot, body: &[u8]) -> Reply {
     match question(snapshot, body) {
-        Ok(question) => filter_reply(snapshot, &question, body.len()),
+        Ok(question) => filter_reply(snapshot, &question),
         Err(error) => {
             let status = if matches!(error, RequestError::Malformed(_)) { 400 } else { 200 };
             refuse(status, &error)
@@ -158,79 +160,180 @@ fn objects(items: Vec<&RawValue>) -> Result<Vec<(Cow<'_, str>, &RawValue)>, Requ
     Ok(named)
 }
 
-fn filter_reply(snapshot: &Snapshot, question: &Question<'_>, size_hint: usize) -> Reply {
-    let wish = &question.wish;
-    let for_all = snapshot.backstop(wish);
-    let mut tally = Tally::default();
-    let mut body = Vec::with_capacity(size_hint.saturating_add(128));
-    let mut failed = json::Map::default();
-    let mut unresolvable = json::Map::default();
-    let mut judge = |name: &str| {
-        let refusal = for_all.or_else(|| verdict(snapshot, name, wish).err());
-        if let Some(reason) = refusal {
-            tally.refuse(reason);
-            let map = if reason.unresolvable() { &mut unresolvable } else { &mut failed };
-            map.entry(name, reason.as_str());
-        } else {
-            tally.fits += 1;
-        }
-        refusal.is_none()
-    };
-    let mut names = json::Array::open(&mut body, "{\"NodeNames\":[");
-    match &question.candidates {
-        Candidates::Names(all) => {
-            for name in all {
-                if judge(name) {
-                    names.string(name);
-                }
-            }
-            body.extend_from_slice(b"],\"Nodes\":null");
-        }
-        Candidates::Objects(all) => {
-            let fitting: Vec<_> = all.iter().filter(|(name, _)| judge(name)).collect();
-            for (name, _) in &fitting {
-                names.string(name);
-            }
-            let mut items = json::Array::open(&mut body, "],\"Nodes\":{\"metadata\":{},\"items\":[");
-            for (_, object) in &fitting {
-                items.raw(object.get());
-            }
-            body.extend_from_slice(b"]}");
-        }
+fn filter_reply(snapshot: &Snapshot, question: &Question<'_>) -> Reply {
+    let bench = Bench::sit(snapshot, question);
+    if let Some(chosen) = bench.decided() {
+        return bench.only(chosen);
     }
-    body.extend_from_slice(b",\"FailedNodes\":");
-    failed.write(&mut body);
-    body.extend_from_slice(b",\"FailedAndUnresolvableNodes\":");
-    unresolvable.write(&mut body);
-    body.extend_from_slice(b",\"Error\":\"\"}");
-    Reply { status: 200, body, tally }
+    let mut body = Vec::with_capacity(bench.reply_bytes());
+    bench.names(&mut body, |verdict| verdict.refusal.is_none());
+    bench.objects(&mut body, |verdict| verdict.refusal.is_none());
+    body.extend_from_slice(b",\"FailedNodes\":{");
+    bench.refused(&mut body, |reason| !reason.unresolvable());
+    body.extend_from_slice(b"},\"FailedAndUnresolvableNodes\":{");
+    bench.refused(&mut body, Reason::unresolvable);
+    body.extend_from_slice(b"},\"Error\":\"\"}");
+    Reply { status: 200, body, tally: bench.tally }
 }
 
 fn prioritize_reply(snapshot: &Snapshot, question: &Question<'_>) -> Reply {
-    let mut tally = Tally::default();
+    let bench = Bench::sit(snapshot, question);
     let mut body = Vec::with_capacity(1024);
     let mut list = json::Array::open(&mut body, "[");
-    let mut score = |name: &str| match verdict(snapshot, name, &question.wish) {
-        Ok(points) => {
-            tally.fits += 1;
-            if points > 0 {
-                list.host_score(name, points);
-            }
-        }
-        Err(reason) => tally.refuse(reason),
-    };
-    match &question.candidates {
-        Candidates::Names(all) => all.iter().for_each(|name| score(name)),
-        Candidates::Objects(all) => all.iter().for_each(|(name, _)| score(name)),
+    for (at, verdict) in bench.verdicts.iter().enumerate().filter(|(_, verdict)| points(verdict.score) > 0) {
+        list.host_score(bench.name(at), points(verdict.score));
     }
     body.push(b']');
-    Reply { status: 200, body, tally }
+    Reply { status: 200, body, tally: bench.tally }
 }
 
-/// Points 0..=10 of a node for the pod, or why it cannot take it.
-fn verdict(snapshot: &Snapshot, name: &str, wish: &PodWish) -> Result<u8, Reason> {
-    let node = snapshot.index_of(name).ok_or(Reason::NodeUnknown)?;
-    snapshot.judge(node, wish).map(|score| points(score.alignment))
+/// The verdict on one candidate.
+#[derive(Clone, Copy)]
+struct Verdict {
+    /// Dense index; `None`: no such node is known.
+    node: Option<u32>,
+    /// Weighed score, 0 to 100; 0 for one that is refused.
+    score: u8,
+    refusal: Option<Reason>,
+}
+
+/// All candidates of one question, judged in the order of the request. What is written of them comes afterwards, when its
+/// length is known: no candidate costs an allocation.
+struct Bench<'a> {
+    snapshot: &'a Snapshot,
+    question: &'a Question<'a>,
+    verdicts: Vec<Verdict>,
+    tally: Tally,
+}
+
+impl<'a> Bench<'a> {
+    fn sit(snapshot: &'a Snapshot, question: &'a Question<'a>) -> Self {
+        let wish = &question.wish;
+        let for_all = snapshot.backstop(wish);
+        let weighing = snapshot.weighing(wish);
+        let mut tally = Tally::default();
+        let judge = |name: &str| {
+            let node = snapshot.index_of(name);
+            let judged = match (for_all, node) {
+                (Some(reason), _) => Err(reason),
+                (None, None) => Err(Reason::NodeUnknown),
+                (None, Some(index)) => snapshot.judge(index, wish),
+            };
+            match judged {
+                Ok(score) => {
+                    tally.fits += 1;
+                    Verdict { node, score: weighing.points(score), refusal: None }
+                }
+                Err(reason) => {
+                    tally.refuse(reason);
+                    Verdict { node, score: 0, refusal: Some(reason) }
+                }
+            }
+        };
+        let verdicts = match &question.candidates {
+            Candidates::Names(all) => all.iter().map(|name| &**name).map(judge).collect(),
+            Candidates::Objects(all) => all.iter().map(|(name, _)| &**name).map(judge).collect(),
+        };
+        Self { snapshot, question, verdicts, tally }
+    }
+
+    fn name(&self, at: usize) -> &str {
+        match &self.question.candidates {
+            Candidates::Names(all) => all.get(at).map(|name| &**name),
+            Candidates::Objects(all) => all.get(at).map(|(name, _)| &**name),
+        }
+        .unwrap_or_default()
+    }
+
+    /// The one node that a pod in decide mode gets: the best score, then the least hash of pod and node, so that pods asked
+    /// about at one time do not all choose alike, then the first by name. A pod without CPUs of its own is not decided
+    /// for: we have no opinion where it goes.
+    fn decided(&self) -> Option<usize> {
+        let wish = &self.question.wish;
+        if wish.wish.mode.value != Mode::Decide || wish.exclusive.is_none() {
+            return None;
+        }
+        let spread = FixedState::default();
+        let fitting = self.verdicts.iter().enumerate().filter(|(_, verdict)| verdict.refusal.is_none());
+        let best = fitting.min_by_key(|(at, verdict)| {
+            let name = self.name(*at);
+            (Reverse(verdict.score), spread.hash_one((wish.id.uid.as_str(), name)), name)
+        });
+        best.map(|(at, _)| at)
+    }
+
+    /// The reply that names one node and no other: kube-scheduler asks nothing further of the rest as long as this one
+    /// stays feasible, and reads a short reply quickly.
+    fn only(&self, chosen: usize) -> Reply {
+        let mut body = Vec::with_capacity(256);
+        let mut names = json::Array::open(&mut body, "{\"NodeNames\":[");
+        names.string(self.name(chosen));
+        match &self.question.candidates {
+            Candidates::Names(_) => body.extend_from_slice(b"],\"Nodes\":null"),
+            Candidates::Objects(all) => {
+                let mut items = json::Array::open(&mut body, "],\"Nodes\":{\"metadata\":{},\"items\":[");
+                all.get(chosen).into_iter().for_each(|(_, object)| items.raw(object.get()));
+                body.extend_from_slice(b"]}");
+            }
+        }
+        body.extend_from_slice(b",\"FailedNodes\":{},\"FailedAndUnresolvableNodes\":{},\"Error\":\"\"}");
+        Reply { status: 200, body, tally: self.tally }
+    }
+
+    /// What a full reply takes, a little more rather than less.
+    fn reply_bytes(&self) -> usize {
+        let refused = self.verdicts.iter().filter_map(|verdict| verdict.refusal);
+        let texts: usize = refused.map(|reason| reason.as_str().len() + 4).sum();
+        let names: usize = match &self.question.candidates {
+            Candidates::Names(all) => all.iter().map(|name| name.len() + 4).sum(),
+            Candidates::Objects(all) => all.iter().map(|(name, object)| 2 * name.len() + object.get().len() + 8).sum(),
+        };
+        texts + names + 256
+    }
+
+    fn names(&self, body: &mut Vec<u8>, wanted: impl Fn(&Verdict) -> bool) {
+        body.extend_from_slice(b"{\"NodeNames\":[");
+        let mut first = true;
+        for (at, verdict) in self.verdicts.iter().enumerate().filter(|(_, verdict)| wanted(verdict)) {
+            if !std::mem::take(&mut first) {
+                body.push(b',');
+            }
+            self.quoted(body, at, verdict);
+        }
+        body.push(b']');
+    }
+
+    fn objects(&self, body: &mut Vec<u8>, wanted: impl Fn(&Verdict) -> bool) {
+        let Candidates::Objects(all) = &self.question.candidates else {
+            return body.extend_from_slice(b",\"Nodes\":null");
+        };
+        let mut items = json::Array::open(body, ",\"Nodes\":{\"metadata\":{},\"items\":[");
+        let fitting = all.iter().zip(&self.verdicts).filter(|(_, verdict)| wanted(verdict));
+        fitting.for_each(|((_, object), _)| items.raw(object.get()));
+        body.extend_from_slice(b"]}");
+    }
+
+    fn refused(&self, body: &mut Vec<u8>, wanted: impl Fn(Reason) -> bool) {
+        let mut first = true;
+        for (at, verdict) in self.verdicts.iter().enumerate() {
+            let Some(reason) = verdict.refusal.filter(|reason| wanted(*reason)) else { continue };
+            if !std::mem::take(&mut first) {
+                body.push(b',');
+            }
+            self.quoted(body, at, verdict);
+            // The texts are ours and need no escapes.
+            body.extend_from_slice(b":\"");
+            body.extend_from_slice(reason.as_str().as_bytes());
+            body.push(b'"');
+        }
+    }
+
+    fn quoted(&self, body: &mut Vec<u8>, at: usize, verdict: &Verdict) {
+        match verdict.node.and_then(|node| self.snapshot.quoted_name(node)) {
+            Some(quoted) => body.extend_from_slice(quoted),
+            None => json::string(body, self.name(at)),
+        }
+    }
 }
 
 /// The protocol's 0..=10 of a topology score 0..=100, rounded half up.

@@ -1,4 +1,4 @@
-//! `/debug/dump`: the facts that every answer was made from, as [`fairlead_cluster::Dump`].
+//! `/debug/explain`: the verdicts on one pod. `/debug/dump`: the facts that every answer was made from, as [`fairlead_cluster::Dump`].
 //!
 //! `kubectl fairlead simulate placement --from-dump` makes the model again out of it
 //! ([`fairlead_cluster::Model::from_dump`]) and answers as the extender did, byte for byte. What follows from the facts
@@ -23,4 +23,10 @@ use serde_json::{Value, json};
 pub fn dump(snapshot: &Snapshot) -> Value {
     // Plain data: it has a JSON form.
     serde_json::to_value(snapshot.dump()).unwrap_or_else(|error| json!({ "error": error.to_string() }))
+}
+
+/// The verdict of every node on the pod of that name, with its numbers; `None`: no such pod is known.
+#[must_use]
+pub fn explain(snapshot: &Snapshot, namespace: &str, name: &str) -> Option<Value> {
+    serde_json::to_value(snapshot.explain(snapshot.pod_named(namespace, name)?)).ok()
 }

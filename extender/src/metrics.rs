@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fairlead_cluster::Snapshot;
+use fairlead_cluster::{HOLE_SIZES, Snapshot};
 use fairlead_placement::Reason;
 use fairlead_runtime::Metrics;
 use fairlead_runtime::lease::LeaseMetrics;
@@ -41,6 +41,13 @@ pub struct RequestLabel {
 pub struct VerdictLabel {
     /// [`Reason::name`], or `Fits`.
     pub reason: &'static str,
+}
+
+/// Label of the gauge of aligned holes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HoleLabel {
+    /// Whole cores.
+    pub size: u32,
 }
 
 /// Label of counters by outcome.
@@ -81,6 +88,8 @@ pub struct ExtenderMetrics {
     snapshot_generation: Gauge,
     snapshot_published: Gauge<f64, AtomicU64>,
     snapshot_nodes: Gauge,
+    aligned_holes: Family<HoleLabel, Gauge>,
+    nodes_distrusted: Family<VerdictLabel, Gauge>,
     /// Of the watch pumps.
     pub pumps: PumpMetrics,
     /// Of the reaper's lease.
@@ -145,6 +154,16 @@ impl ExtenderMetrics {
                 Gauge::default(),
             ),
             snapshot_nodes: metrics.register("extender_snapshot_nodes", "Nodes in the snapshot", Gauge::default()),
+            aligned_holes: metrics.register(
+                "extender_aligned_holes",
+                "Disjoint sets of so many wholly free cores, each within one L3 cache, on all trusted nodes",
+                Family::default(),
+            ),
+            nodes_distrusted: metrics.register(
+                "extender_nodes_without_promises",
+                "Nodes that get no pods with CPUs of their own, by reason",
+                Family::default(),
+            ),
             pumps: PumpMetrics::register(metrics),
             lease: LeaseMetrics::register(metrics),
         }
@@ -194,6 +213,14 @@ impl ExtenderMetrics {
         self.snapshot_generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
         self.snapshot_nodes.set(whole(snapshot.nodes.len()));
         self.reservations.set(whole(snapshot.reservations()));
+        for (size, count) in HOLE_SIZES.into_iter().zip(snapshot.holes().0) {
+            self.aligned_holes.get_or_create(&HoleLabel { size }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        // Of all reasons, so that one that has gone says 0 and not what it was.
+        for reason in Reason::ALL {
+            let nodes = snapshot.distrusted().get(&reason).copied().unwrap_or(0);
+            self.nodes_distrusted.get_or_create(&VerdictLabel { reason: reason.name() }).set(whole(nodes));
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.snapshot_published.set(now.as_secs_f64());
     }

@@ -5,7 +5,7 @@
 //! where full pods came in.
 use std::collections::BTreeMap;
 
-use fairlead_cluster::{PodWish, Preemptor, Snapshot};
+use fairlead_cluster::{Preemptor, Snapshot};
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -180,7 +180,7 @@ fn question(snapshot: &Snapshot, body: &[u8]) -> Result<(Preemptor, BTreeMap<Str
     let text = args.pod.filter(|pod| pod.get() != "null").ok_or(RequestError::NoPod)?.get();
     let part: PodPart = answer::object(text.as_bytes())?;
     let obstacles: Obstacles = answer::object(text.as_bytes())?;
-    let wish = PodWish::of(&Pod::from(part));
+    let wish = snapshot.wish_of(&Pod::from(part));
     if wish.id.uid.is_empty() {
         return Err(RequestError::NoUid.into());
     }

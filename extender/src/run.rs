@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{Args, Exposed};
 use crate::bind::Binder;
 use crate::courier::Courier;
-use crate::dump::dump;
+use crate::dump::{dump, explain};
 use crate::http::{App, HttpLimits, router};
 use crate::metrics;
 use crate::model::{self, watch_everything};
@@ -115,7 +115,12 @@ pub async fn run(args: Args) -> Result<(), RunError> {
 
     let listening = readiness.register("listen");
     let dumped = snapshot.clone();
-    let dump = DebugDump { client, dump: Arc::new(move || dump(&dumped.load())) };
+    let explained = snapshot.clone();
+    let dump = DebugDump {
+        client,
+        dump: Arc::new(move || dump(&dumped.load())),
+        explain: Some(Arc::new(move |namespace, name| explain(&explained.load(), namespace, name))),
+    };
     let admin = Admin { readiness, metrics: page, heartbeat, dump: Some(dump) };
     let admin = admin.serve(args.admin.admin_address, closed.clone()).await?;
     let listener = listen(args.listen_address).await?;

@@ -70,6 +70,7 @@ struct MetadataPart {
     namespace: Option<String>,
     uid: Option<String>,
     annotations: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
     creation_timestamp: Option<Time>,
 }
 
@@ -113,10 +114,10 @@ impl From<SpecPart> for PodSpec {
 
 impl From<PodPart> for Pod {
     fn from(part: PodPart) -> Self {
-        let MetadataPart { name, namespace, uid, annotations, creation_timestamp } = part.metadata;
+        let MetadataPart { name, namespace, uid, annotations, labels, creation_timestamp } = part.metadata;
         let identity = ObjectMeta { name, namespace, uid, ..ObjectMeta::default() };
         Self {
-            metadata: ObjectMeta { annotations, creation_timestamp, ..identity },
+            metadata: ObjectMeta { annotations, labels, creation_timestamp, ..identity },
             spec: part.spec.map(PodSpec::from),
             ..Self::default()
         }

@@ -226,3 +226,92 @@ async fn too_many_at_once_are_refused_quickly() {
     stuck.iter().for_each(tokio::task::JoinHandle::abort);
     assert!(house.page.encode().unwrap().contains("fairlead_extender_requests_shed_total 1"));
 }
+
+fn wishing(name: &str, cpu: &str, annotations: &Value) -> Value {
+    let mut asked = pod(name, cpu);
+    asked["metadata"]["annotations"] = annotations.clone();
+    asked
+}
+
+#[tokio::test]
+async fn a_pod_in_decide_mode_gets_the_one_best_node_and_no_text_about_the_others() {
+    let house = House::new(World::of_nodes(300).model(), &Api::default());
+    let names: Vec<String> = (0..300).map(node_name).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let decide = json!({ "topology.fairlead.dev/mode": "Decide" });
+    let mut chosen = BTreeSet::new();
+    for number in 0..8 {
+        let name = format!("p{number}");
+        let (_, scores) = house.post("/prioritize", args(&wishing(&name, "4", &decide), &names)).await;
+        let scores = parsed(&scores);
+        let best = scores.as_array().unwrap().iter().map(|entry| entry["Score"].as_u64().unwrap()).max().unwrap();
+        let body = args(&wishing(&name, "4", &decide), &names);
+        let first = house.post("/filter", body.clone()).await;
+        assert_eq!(first, house.post("/filter", body).await, "the same question, the same bytes");
+        let reply = parsed(&first.1);
+        assert_eq!((&reply["FailedNodes"], &reply["FailedAndUnresolvableNodes"]), (&json!({}), &json!({})));
+        let one = reply["NodeNames"].as_array().unwrap();
+        assert_eq!(one.len(), 1);
+        let is_best = |entry: &&Value| entry["Host"] == one[0] && entry["Score"] == best;
+        assert!(scores.as_array().unwrap().iter().any(|entry| is_best(&entry)), "{one:?}");
+        chosen.insert(one[0].as_str().unwrap().to_owned());
+    }
+    assert!(chosen.len() > 1, "pods asked about at one time do not all choose alike: {chosen:?}");
+    // Where nothing fits every node is named, and of the shared pool we have no opinion.
+    let (_, none) = house.post("/filter", args(&wishing("p", "200", &decide), &names)).await;
+    assert_eq!(parsed(&none)["FailedAndUnresolvableNodes"].as_object().unwrap().len(), 300);
+    let (_, shared) = house.post("/filter", args(&wishing("p", "500m", &decide), &names)).await;
+    assert_eq!(parsed(&shared)["NodeNames"].as_array().unwrap().len(), 300);
+}
+
+#[tokio::test]
+async fn the_wish_of_a_pods_pool_is_heard_and_a_wrong_one_refused() {
+    let mut world = world();
+    world.pools.push(json!({
+        "apiVersion": "fairlead.dev/v1alpha1", "kind": "WorkerPool",
+        "metadata": { "name": "picker", "namespace": "apps" },
+        "spec": {
+            "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "picker" },
+            "maxReplicas": 9, "queueSources": [], "topology": { "cpus": "Shared" },
+        },
+        "status": { "selector": "app=picker" },
+    }));
+    let house = House::new(world.model(), &Api::default());
+    let mut picker = pod("p", "4");
+    let (_, alone) = house.post("/filter", args(&picker, &["bare"])).await;
+    assert_eq!(parsed(&alone)["NodeNames"], json!([]), "CPUs of its own need a NodeTopology");
+    picker["metadata"]["labels"] = json!({ "app": "picker" });
+    let (_, pooled) = house.post("/filter", args(&picker, &["bare"])).await;
+    assert_eq!(parsed(&pooled)["NodeNames"], json!(["bare"]));
+    for (field, cpu, text) in [
+        ("align", "4", "fairlead: an annotation topology.fairlead.dev/ of the pod cannot be read"),
+        ("cpus", "1500m", "fairlead: pod wishes CPUs of its own and is not Guaranteed with whole CPUs"),
+    ] {
+        let asked = wishing("p", cpu, &json!({ format!("topology.fairlead.dev/{field}"): "Exclusive" }));
+        let (_, refused) = house.post("/filter", args(&asked, &["big"])).await;
+        assert_eq!(parsed(&refused)["FailedAndUnresolvableNodes"], json!({ "big": text }));
+    }
+}
+
+#[test]
+fn a_replayed_dump_answers_byte_for_byte() {
+    use fairlead_cluster::{Dump, Model};
+    use fairlead_extender::{answer, dump};
+    let mut world = World::fragmented(60);
+    let mut asked = pod("asked", "6");
+    asked["metadata"]["annotations"] = json!({ "topology.fairlead.dev/align": "SingleNUMA" });
+    world.pods.push(asked.clone());
+    let snapshot = world.model().snapshot();
+    let text = dump::dump(&snapshot).to_string();
+    let read: Dump = serde_json::from_str(&text).unwrap();
+    let replayed = Model::from_dump(&read).unwrap().snapshot();
+    assert_eq!(dump::dump(&replayed).to_string(), text);
+    let explained = dump::explain(&snapshot, "apps", "asked").unwrap().to_string();
+    assert_eq!(dump::explain(&replayed, "apps", "asked").unwrap().to_string(), explained);
+    let names: Vec<String> = (0..60).map(node_name).collect();
+    let body = args(&asked, &names.iter().map(String::as_str).collect::<Vec<_>>());
+    for verb in [answer::filter, answer::prioritize] {
+        assert_eq!(verb(&replayed, &body), verb(&snapshot, &body));
+    }
+    assert!(dump::explain(&snapshot, "apps", "nobody").is_none());
+}

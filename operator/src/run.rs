@@ -154,7 +154,7 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), RunError> {
         crew.take_on("certificates", tokio::spawn(desk.run(token.clone())));
     }
 
-    let dump = DebugDump { client, dump: dump(view, reports, dump_sender) };
+    let dump = DebugDump { client, dump: dump(view, reports, dump_sender), explain: None };
     let admin = Admin { readiness, metrics: Arc::new(metrics), heartbeat, dump: Some(dump) };
     let admin = admin.serve(args.admin.admin_address, admin_end.clone()).await.map_err(RunError::Admin)?;
 

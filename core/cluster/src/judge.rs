@@ -5,13 +5,11 @@ use crate::snapshot::Snapshot;
 use crate::tenant::TenantView;
 use fairlead_fairshare::{ResourceVector, first_refusal};
 use fairlead_placement::{Reason, Room};
-use fairlead_topology::{
-    Choice, CpuClass, CpuMask, CpuRequest, Machine, NoFit, Score, Surroundings, Verdict, choose, evaluate,
-};
+use fairlead_topology::{Choice, CpuClass, CpuMask, CpuRequest, Machine, NoFit, Score, Verdict, choose, evaluate};
 
 impl Snapshot {
     /// Whether the pod fits the node, and how well: the extender's filter and prioritize. Allocates nothing, except for a
-    /// pod that holds CPUs on this very node from an earlier attempt. A pod without exclusive CPUs gets score 0: we have
+    /// pod that holds CPUs on this very node from an earlier attempt, or whose wish looks at what is around it. A pod without exclusive CPUs gets score 0: we have
     /// no opinion.
     ///
     /// # Errors
@@ -20,9 +18,10 @@ impl Snapshot {
         let view = self.view(node)?;
         let Some(wanted) = &pod.exclusive else { return view.admits_shared(pod).map(|()| Score::default()) };
         let machine = view.trusted()?;
-        let Some(summary) = view.summary.as_ref().filter(|_| !view.is_loose(pod)) else {
-            let room = view.room_for(machine, pod);
-            return evaluate(machine, &room.as_node(), wanted, &Surroundings::default()).map_err(Reason::from);
+        let plain = !view.is_loose(pod) && !pod.wish.looks_around();
+        let Some(summary) = view.summary.as_ref().filter(|_| plain) else {
+            let (room, around) = (view.room_for(machine, pod), view.around(machine, pod, |_| true));
+            return evaluate(machine, &room.as_node(), wanted, &around).map_err(Reason::from);
         };
         match summary.evaluate(machine, wanted) {
             // The summary knows nothing of the pod's own fraction. Of two sums that fail the computation names the
@@ -47,7 +46,8 @@ impl Snapshot {
             return view.admits_shared(pod).map(|()| Choice::default());
         };
         let machine = view.trusted()?;
-        match choose(machine, &view.room_for(machine, pod).as_node(), wanted, &Surroundings::default()) {
+        let around = view.around(machine, pod, |_| true);
+        match choose(machine, &view.room_for(machine, pod).as_node(), wanted, &around) {
             Verdict::Fits(choice) => Ok(choice),
             Verdict::DoesNotFit(no) => Err(Reason::from(no)),
         }

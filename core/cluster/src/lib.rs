@@ -11,13 +11,16 @@
 //! - A pod in a tenant's namespace is *waiting* while it has the gate `fairlead.dev/quota`, and *released* (it counts)
 //!   from then on until its phase is Succeeded or Failed or it is gone; a pod being deleted still counts.
 //! - Every other pod is unmanaged: it takes away from what is shared, on the node it is bound to.
+mod around;
 mod claims;
 mod dump;
 mod event;
 mod explain;
 mod fields;
+mod holes;
 mod judge;
 mod model;
+mod names;
 mod node;
 mod observed;
 mod pod;
@@ -44,10 +47,11 @@ pub use dump::{
     PromiseDump, RoleDump,
 };
 pub use event::{Change, Event};
-pub use explain::{Detail, NumaDetail};
+pub use explain::{ContainerDetail, Detail, Explanation, NumaDetail, Refused, TermsDetail};
 pub use fairlead_fairshare::ResourceVector;
 pub use fairlead_placement::Reason;
 pub use fairlead_topology::{Choice, CpuRequest, Score};
+pub use holes::{HOLE_SIZES, Holes};
 pub use model::Model;
 pub use node::{Distrust, NodeView, PlacementView};
 pub use pod::{Owner, PodView, PodWish, WishRefusal};

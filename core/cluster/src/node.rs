@@ -1,5 +1,7 @@
 //! One node: its machine, what is free on it, and whether it is trusted.
+use crate::around::Neighbour;
 use crate::fields::{CPU, MEMORY, add, offers, owning_node};
+use crate::holes::Holes;
 use crate::observed::{Watched, distrust_of};
 use crate::pod::PodView;
 use crate::pools::Pools;
@@ -13,7 +15,6 @@ use fairlead_placement::{Beside, Promise, Reason, Reservation, ReservationFault,
 use fairlead_topology::{CpuMask, FreeSummary, Machine};
 use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A Node as far as anything is decided by it.
@@ -177,8 +178,10 @@ pub struct NodeView {
     pub beside: Beside,
     /// UIDs of live pods here whose placement annotation cannot be read: only a reservation tells what they run on.
     pub(crate) unreadable: Vec<String>,
-    /// CPUs of their own that the pods of each WorkerPool hold here: namespace, pool, CPUs.
-    pub(crate) neighbours: Vec<(String, String, CpuMask)>,
+    /// Aligned holes in `free`.
+    pub holes: Holes,
+    /// The pods of WorkerPools that hold CPUs of their own here.
+    pub(crate) neighbours: Vec<Neighbour>,
     /// What all of this was made from, for the dump.
     pub(crate) facts: Arc<NodeFacts>,
     pub(crate) topology: Option<Arc<TopologyFacts>>,
@@ -262,18 +265,21 @@ impl Parts<'_> {
         (carried, unreadable)
     }
 
-    /// What pods of WorkerPools hold: by reservation, by annotation, or by a promise.
-    fn neighbours(&self, beside: &Beside) -> Vec<(String, String, CpuMask)> {
-        let mut all: BTreeMap<(&str, &str), CpuMask> = BTreeMap::new();
+    /// Pods of WorkerPools with CPUs of their own, by reservation or by annotation. One that is promised something and not
+    /// bound yet counts once it is bound.
+    fn neighbours(&self, beside: &Beside) -> Vec<Neighbour> {
         let listed = self.listed();
-        for held in listed.iter().chain(beside.unlisted(listed, "")) {
-            // A pod that is promised something and not bound yet counts once it is bound.
-            let Some((pod, _)) = self.pods.iter().find(|(pod, _)| pod.id.uid == held.pod.uid) else { continue };
-            if let Some(pool) = self.pools.of_pod(&pod.id.namespace, &pod.labels) {
-                all.entry((&pod.id.namespace, &pool.name)).or_default().union_with(&held.cpus);
-            }
-        }
-        all.into_iter().map(|((namespace, pool), cpus)| (namespace.to_owned(), pool.to_owned(), cpus)).collect()
+        let neighbour = |held: &Reservation| {
+            let (pod, _) = self.pods.iter().find(|(pod, _)| pod.id.uid == held.pod.uid)?;
+            let pool = self.pools.of_pod(&pod.id.namespace, &pod.labels)?;
+            Some(Neighbour {
+                namespace: pod.id.namespace.clone(),
+                pool: pool.name.clone(),
+                pod_uid: pod.id.uid.clone(),
+                cpus: held.cpus.clone(),
+            })
+        };
+        listed.iter().chain(beside.unlisted(listed, "")).filter_map(neighbour).collect()
     }
 
     fn room(&self, beside: &Beside) -> Result<(Arc<Machine>, Room), Distrust> {
@@ -335,6 +341,8 @@ impl NodeView {
             Err(distrust) => (CpuMask::new(), Vec::new(), None, Some(distrust)),
         };
         let neighbours = parts.neighbours(&beside);
+        let groups = parts.topology.map_or(&[][..], |topology| &topology.shape.groups);
+        let holes = machine.as_ref().map(|machine| Holes::of(machine, groups, &free)).unwrap_or_default();
         let bound = |uid: &str| parts.pods.iter().any(|(pod, _)| pod.id.uid == uid);
         let promised = beside.promises.iter().map(|promise| &promise.pod_uid);
         let loose = listed.iter().map(|held| &held.pod.uid).chain(promised).filter(|uid| !bound(uid));
@@ -366,6 +374,7 @@ impl NodeView {
             unreadable: unreadable.into_iter().map(|(uid, _)| uid).collect(),
             beside,
             neighbours,
+            holes,
             facts: Arc::clone(parts.node),
             topology: parts.topology.cloned(),
             entry: parts.placement.cloned(),

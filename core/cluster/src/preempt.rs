@@ -10,7 +10,7 @@ use crate::pod::{PodView, PodWish};
 use crate::snapshot::Snapshot;
 use fairlead_fairshare::ResourceVector;
 use fairlead_placement::{Beside, Reservation, Room};
-use fairlead_topology::{Machine, Surroundings, evaluate};
+use fairlead_topology::{Machine, evaluate};
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -109,7 +109,11 @@ impl<'a> Trial<'a> {
             return false;
         };
         match &self.wish.exclusive {
-            Some(wanted) => evaluate(machine, &room.as_node(), wanted, &Surroundings::default()).is_ok(),
+            Some(wanted) => {
+                // Of those that go it neither likes nor dislikes anybody any more.
+                let around = self.view.around(machine, self.wish, |uid| !is_gone(gone, uid));
+                evaluate(machine, &room.as_node(), wanted, &around).is_ok()
+            }
             None => self.wish.shared_milli == 0 || room.shared_reserve <= room.cpus.len(),
         }
     }

@@ -1,10 +1,14 @@
 //! What a pod asks for: the effective request as kube-scheduler computes it, and the exclusive CPUs in it.
 use crate::fields::{CPU, MEMORY, add, requested};
+use fairlead_crds::quantity;
 use fairlead_fairshare::{PODS, ResourceVector};
-use fairlead_topology::{ContainerCpus, CpuRequest};
+use fairlead_topology::{ContainerCpus, CpuRequest, HugePageNeed, Role};
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use std::collections::BTreeMap;
+
+/// Followed by the size of a page.
+const HUGE_PAGES: &str = "hugepages-";
 
 type Quantities = BTreeMap<String, Quantity>;
 
@@ -28,33 +32,64 @@ pub fn effective(pod: &Pod) -> ResourceVector {
     sum
 }
 
-/// The exclusive CPUs a pod gets: each container (sidecars included) of a Guaranteed pod that asks for whole CPUs. `None`
-/// if no container does, or if the pod states its resources as a whole: then no container has a part of its own.
+/// The exclusive CPUs a pod gets: each container (init containers and sidecars included) of a Guaranteed pod that asks for
+/// whole CPUs, and the huge pages of the pod. `None` if no container that stays does, or if the pod states its resources as a whole: then no container has a part of its own.
 #[must_use]
 pub fn exclusive(pod: &Pod) -> Option<CpuRequest> {
     let spec = pod.spec.as_ref()?;
     if has_pod_level(spec) || !is_guaranteed(spec) {
         return None;
     }
-    let sidecars = spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
-    let containers: Vec<ContainerCpus> = sidecars
-        .chain(&spec.containers)
-        .filter_map(|container| {
+    let starting = spec.init_containers.iter().flatten().map(|container| {
+        let role = if is_sidecar(container) { Role::Sidecar } else { Role::Init };
+        (container, role)
+    });
+    let containers: Vec<ContainerCpus> = starting
+        .chain(spec.containers.iter().map(|container| (container, Role::App)))
+        .filter_map(|(container, role)| {
             let cpus = whole_cpus(container.resources.as_ref()?)?;
-            Some(ContainerCpus { name: container.name.clone(), cpus, ..ContainerCpus::default() })
+            Some(ContainerCpus { name: container.name.clone(), cpus, role })
         })
         .collect();
-    if containers.is_empty() {
+    // What ends before the pod runs is no reason for CPUs of its own.
+    if containers.iter().all(|container| container.role == Role::Init) {
         return None;
     }
-    let memory_bytes = effective(pod).get(MEMORY).copied().unwrap_or(0);
-    Some(CpuRequest { containers, memory_bytes, ..CpuRequest::default() })
+    let asked = effective(pod);
+    let memory_bytes = asked.get(MEMORY).copied().unwrap_or(0);
+    Some(CpuRequest { containers, memory_bytes, huge_pages: huge_pages(&asked), ..CpuRequest::default() })
+}
+
+/// Huge pages by size; a size that cannot be read is one that no machine has.
+fn huge_pages(asked: &ResourceVector) -> Vec<HugePageNeed> {
+    let need = |(resource, &bytes): (&String, &u64)| {
+        let size = resource.strip_prefix(HUGE_PAGES)?;
+        let page_bytes = quantity::units(size).unwrap_or(u64::MAX);
+        (bytes > 0).then_some(HugePageNeed { page_bytes, bytes })
+    };
+    let mut all: Vec<HugePageNeed> = asked.iter().filter_map(need).collect();
+    all.sort_unstable();
+    all
 }
 
 /// The part of a pod's request that stays in the shared pool when its exclusive CPUs are reserved, milli-CPU.
 pub(crate) fn shared_milli(request: &ResourceVector, exclusive: Option<&CpuRequest>) -> u64 {
-    let own: u64 = exclusive.iter().flat_map(|wanted| &wanted.containers).map(|c| u64::from(c.cpus) * 1000).sum();
+    let own = exclusive.map_or(0, own_cpus).saturating_mul(1000);
     request.get(CPU).copied().unwrap_or(0).saturating_sub(own)
+}
+
+/// The most CPUs of their own that containers of the pod run on at one time.
+fn own_cpus(wanted: &CpuRequest) -> u64 {
+    let (mut running, mut sidecars, mut starting) = (0u64, 0u64, 0u64);
+    for container in &wanted.containers {
+        let own = u64::from(container.cpus);
+        match container.role {
+            Role::App => running += own,
+            Role::Sidecar => (running, sidecars) = (running + own, sidecars + own),
+            Role::Init => starting = starting.max(sidecars + own),
+        }
+    }
+    running.max(starting)
 }
 
 fn amounts(list: &Quantities) -> ResourceVector {
@@ -134,7 +169,7 @@ fn in_place(
 
 /// Resources that a pod may state as a whole (`supportedPodLevelResources`, same package).
 fn at_pod_level(resource: &str) -> bool {
-    resource == CPU || resource == MEMORY || resource.starts_with("hugepages-")
+    resource == CPU || resource == MEMORY || resource.starts_with(HUGE_PAGES)
 }
 
 fn has_pod_level(spec: &PodSpec) -> bool {

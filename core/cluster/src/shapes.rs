@@ -1,4 +1,5 @@
 //! Machines by what a NodeTopology says of them: nodes of one kind of hardware share one checked machine.
+use crate::holes::cache_groups;
 use crate::topology::machine_of;
 use fairlead_crds::NodeTopologySpec;
 use fairlead_crds::node_topology::PinningMode;
@@ -12,6 +13,8 @@ use std::sync::{Arc, Weak};
 pub(crate) struct Shape {
     pub(crate) spec: NodeTopologySpec,
     pub(crate) machine: Result<Arc<Machine>, String>,
+    /// [`cache_groups`] of the machine.
+    pub(crate) groups: Box<[u32]>,
 }
 
 impl Shape {
@@ -49,7 +52,8 @@ impl Shapes {
             return shape;
         }
         let machine = machine_of(spec).map(Arc::new).map_err(|error| error.to_string());
-        let shape = Arc::new(Shape { spec: spec.clone(), machine });
+        let groups = machine.as_ref().map_or_else(|_| Box::default(), |machine| cache_groups(machine));
+        let shape = Arc::new(Shape { spec: spec.clone(), machine, groups });
         alike.push(Arc::downgrade(&shape));
         shape
     }

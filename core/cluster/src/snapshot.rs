@@ -1,5 +1,7 @@
 //! The cluster at one moment; never changes, shared by everybody who decides.
 use crate::fields::add;
+use crate::holes::Holes;
+use crate::names::NameIndex;
 use crate::node::{NodeView, PlacementEntry, PlacementView, holds};
 use crate::pod::{PodView, PodWish};
 use crate::pod_table::PodTable;
@@ -12,13 +14,10 @@ use fairlead_crds::NodePlacement;
 use fairlead_fairshare::ResourceVector;
 use fairlead_placement::reap::{Candidate, Seen, candidates};
 use fairlead_placement::{PlacementFacts, PlacementRead, PodFacts, Reason, Reservation};
-use foldhash::fast::FixedState;
+use fairlead_topology::Surroundings;
 use k8s_openapi::api::core::v1::Pod;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Name to dense index; only ever looked up, never walked through.
-pub(crate) type NameIndex = HashMap<String, u32, FixedState>;
 
 /// The cluster at one moment.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +83,17 @@ impl Snapshot {
     /// Dense index of a node.
     #[must_use]
     pub fn index_of(&self, node: &str) -> Option<u32> {
-        self.index.get(node).copied()
+        let found = self.index.get(node);
+        if found.is_none() && self.index.has_escapes() {
+            return self.nodes.position(node).and_then(|index| u32::try_from(index).ok());
+        }
+        found
+    }
+
+    /// The name of a node as a JSON string.
+    #[must_use]
+    pub fn quoted_name(&self, index: u32) -> Option<&[u8]> {
+        self.index.quoted(index)
     }
 
     /// A node by its dense index.
@@ -127,6 +136,18 @@ impl Snapshot {
     #[must_use]
     pub fn reservations(&self) -> usize {
         self.sums.reservations
+    }
+
+    /// Aligned holes of all nodes.
+    #[must_use]
+    pub fn holes(&self) -> Holes {
+        self.sums.holes
+    }
+
+    /// How many nodes get no pods with CPUs of their own, by reason.
+    #[must_use]
+    pub fn distrusted(&self) -> &BTreeMap<Reason, usize> {
+        &self.sums.distrusted
     }
 
     /// What a pod asks for, with the wish of its WorkerPool.
@@ -244,5 +265,6 @@ fn facts(view: &NodeView, placement: PlacementView) -> PlacementRead {
             None => view.machine.clone().ok_or_else(why),
         },
         beside: view.beside.clone(),
+        around: Surroundings::default(),
     })
 }

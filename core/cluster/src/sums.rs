@@ -1,8 +1,10 @@
 //! Sums over all nodes, kept up to date node by node: adding 5,000 of them up for every event would take longer than the
 //! event.
 use crate::fields::take;
+use crate::holes::Holes;
 use crate::node::NodeView;
 use fairlead_fairshare::ResourceVector;
+use fairlead_placement::Reason;
 use std::collections::BTreeMap;
 
 /// The sums.
@@ -11,6 +13,9 @@ pub(crate) struct Sums {
     total: Wide,
     free: Wide,
     pub(crate) reservations: usize,
+    pub(crate) holes: Holes,
+    /// Nodes that get no pods with CPUs of their own, by reason.
+    pub(crate) distrusted: BTreeMap<Reason, usize>,
 }
 
 /// Amounts of many nodes, and how many nodes list each; wide enough never to saturate, so that what was added can be taken
@@ -59,6 +64,10 @@ fn left(view: &NodeView, less: &ResourceVector) -> ResourceVector {
 impl Sums {
     pub(crate) fn add(&mut self, view: &NodeView) {
         self.reservations += view.listed().len();
+        self.holes.add(&view.holes);
+        if let Some(distrust) = &view.distrust {
+            *self.distrusted.entry(distrust.reason).or_default() += 1;
+        }
         if view.ready && !view.unschedulable {
             self.total.add(&left(view, &view.unmanaged));
             self.free.add(&left(view, &view.requested));
@@ -67,6 +76,11 @@ impl Sums {
 
     pub(crate) fn remove(&mut self, view: &NodeView) {
         self.reservations = self.reservations.saturating_sub(view.listed().len());
+        self.holes.remove(&view.holes);
+        if let Some(count) = view.distrust.as_ref().and_then(|distrust| self.distrusted.get_mut(&distrust.reason)) {
+            *count -= 1;
+        }
+        self.distrusted.retain(|_, count| *count > 0);
         if view.ready && !view.unschedulable {
             self.total.remove(&left(view, &view.unmanaged));
             self.free.remove(&left(view, &view.requested));

@@ -1,6 +1,7 @@
 //! What a pod asks for, rule by rule; the cases follow `PodRequests` and `ComputePodQOS` of Kubernetes 1.36.
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
 use fairlead_cluster::request::{effective, exclusive};
+use fairlead_topology::Role;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -116,7 +117,7 @@ fn guaranteed_containers_with_whole_cpus_get_their_own() {
         "containers": [container("a", fixed("2000m", "1Gi"))],
         "initContainers": [sidecar("s", fixed("1", "1Gi")), container("i", fixed("8", "1Gi"))],
     });
-    assert_eq!(own_cpus(with_sidecar), Some(vec![("s".into(), 1), ("a".into(), 2)]));
+    assert_eq!(own_cpus(with_sidecar), Some(vec![("s".into(), 1), ("i".into(), 8), ("a".into(), 2)]));
 }
 
 #[test]
@@ -136,4 +137,30 @@ fn all_others_run_in_the_shared_pool() {
     assert_eq!(own_cpus(loose_init), None);
     let pod_level = json!({"containers": [container("a", fixed("2", "1Gi"))], "resources": fixed("2", "1Gi")});
     assert_eq!(own_cpus(pod_level), None);
+}
+
+fn roles(spec: Value) -> Option<Vec<(String, u32, Role)>> {
+    let wanted = exclusive(&pod(spec, json!({})))?;
+    Some(wanted.containers.into_iter().map(|c| (c.name, c.cpus, c.role)).collect())
+}
+
+#[test]
+fn init_containers_and_sidecars_get_whole_cpus_in_their_roles() {
+    let spec = json!({
+        "initContainers": [container("i", fixed("4", "1Gi")), sidecar("s", fixed("1", "1Gi")), container("f", fixed("500m", "1Gi"))],
+        "containers": [container("a", fixed("2", "1Gi"))],
+    });
+    let wanted = [("i", 4, Role::Init), ("s", 1, Role::Sidecar), ("a", 2, Role::App)];
+    assert_eq!(roles(spec).unwrap(), wanted.map(|(name, cpus, role)| (name.to_owned(), cpus, role)));
+    let only_starting = json!({"initContainers": [container("i", fixed("4", "1Gi"))], "containers": [container("a", fixed("500m", "1Gi"))]});
+    assert_eq!(roles(only_starting), None);
+}
+
+#[test]
+fn huge_pages_are_counted_by_size_and_not_as_memory() {
+    let amounts = json!({"cpu": "2", "memory": "1Gi", "hugepages-2Mi": "64Mi", "hugepages-1Gi": "2Gi"});
+    let spec = json!({"containers": [container("a", json!({"requests": amounts, "limits": amounts}))]});
+    let wanted = exclusive(&pod(spec, json!({}))).unwrap();
+    let pages: Vec<(u64, u64)> = wanted.huge_pages.iter().map(|need| (need.page_bytes, need.bytes)).collect();
+    assert_eq!((wanted.memory_bytes, pages), (1 << 30, vec![(2 << 20, 64 << 20), (1 << 30, 2 << 30)]));
 }

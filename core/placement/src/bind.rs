@@ -2,7 +2,7 @@
 pub use crate::wire::{BindError, BindOutcome, BindRequest, Event, PatchOutcome, Request, TouchOutcome, Withdrawal};
 use crate::{Held, reservation::PodRef};
 use crate::{PlacementFacts, PlacementRead, PodFacts, PodRead, Reason, Reservation, Room, withdraw};
-use fairlead_topology::{ContainerCpus, CpuRequest, Machine, Surroundings, Verdict, choose};
+use fairlead_topology::{CpuRequest, Machine, Verdict, choose};
 
 /// So many times it is tried anew after a conflict or a lost answer.
 pub const MAX_ROUNDS: u8 = 8;
@@ -54,6 +54,8 @@ struct Pinned {
     resource_version: String,
     containers: Vec<(String, u32)>,
     memory_bytes: u64,
+    /// All that it asks for and wishes.
+    wanted: CpuRequest,
     shared_milli: u64,
 }
 
@@ -186,6 +188,7 @@ impl State {
             resource_version: facts.resource_version.clone(),
             containers: containers.map(|c| (c.name.clone(), c.cpus)).collect(),
             memory_bytes: facts.exclusive.as_ref().map_or(0, |wanted| wanted.memory_bytes),
+            wanted: facts.exclusive.clone().unwrap_or_default(),
             shared_milli: facts.shared_milli,
         };
         if facts.exclusive.is_some() {
@@ -342,14 +345,7 @@ fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<(Option
         return Ok((own, Reservation { reserved_at_ms: renewed, ..held.clone() }));
     }
     let room = room(machine, pinned, facts, &pod.uid)?;
-    let containers = pinned.containers.iter().map(|(name, cpus)| ContainerCpus {
-        name: name.clone(),
-        cpus: *cpus,
-        ..ContainerCpus::default()
-    });
-    let wanted =
-        CpuRequest { containers: containers.collect(), memory_bytes: pinned.memory_bytes, ..CpuRequest::default() };
-    match choose(machine, &room.as_node(), &wanted, &Surroundings::default()) {
+    match choose(machine, &room.as_node(), &pinned.wanted, &facts.around) {
         Verdict::Fits(choice) => {
             let after_former = former.map_or(0, |former| former.reserved_at_ms.saturating_add(RENEWAL_STEP_MS));
             Ok((own, Reservation::of_choice(PodRef::clone(pod), job.now_ms.max(after_former), choice)))

@@ -1,6 +1,6 @@
 //! What the steps are told about pods and nodes.
 use crate::{Beside, Reason, Reservation};
-use fairlead_topology::{CpuRequest, Machine};
+use fairlead_topology::{CpuRequest, Machine, Surroundings};
 use std::sync::Arc;
 
 /// A pod as the API server (or the watch) shows it.
@@ -48,10 +48,13 @@ pub struct PlacementFacts {
     pub machine: Result<Arc<Machine>, Reason>,
     /// What is held there beside the reservations, as the watch shows it.
     pub beside: Beside,
+    /// What lies around the pod that asks; empty for one that wishes nothing of it, and where nobody asks for a pod.
+    pub around: Surroundings,
 }
 
 /// Answer to reading a NodePlacement.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "read once for a bind and moved")]
 pub enum PlacementRead {
     /// There it is.
     Found(PlacementFacts),

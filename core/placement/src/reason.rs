@@ -83,6 +83,12 @@ impl Reason {
         Self::TenantOverHardLimit,
     ];
 
+    /// Its place in [`Reason::ALL`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
     /// The text for events and for the scheduler's reply.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -193,6 +199,7 @@ mod tests {
         let texts: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         let names: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.name()).collect();
         assert_eq!((texts.len(), names.len()), (Reason::ALL.len(), Reason::ALL.len()));
+        assert!(Reason::ALL.iter().enumerate().all(|(index, reason)| reason.index() == index));
         assert!(texts.iter().all(|text| text.len() < 80 && text.starts_with("fairlead: ")));
     }
 

@@ -14,7 +14,7 @@ use fairlead_placement::{
     Beside, BindOutcome, BindRequest, Event, Held, PatchOutcome, PlacementFacts, PlacementRead, PodFacts, PodRead,
     Request, Reservation, TouchOutcome, bind, reap,
 };
-use fairlead_topology::{CpuMask, Machine};
+use fairlead_topology::{CpuMask, Machine, Surroundings};
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -153,6 +153,7 @@ impl Setting {
             reservations: placement.reservations.clone(),
             machine: Ok(Arc::clone(&self.machine)),
             beside: Beside::default(),
+            around: Surroundings::default(),
         }))
     }
 

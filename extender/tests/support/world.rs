@@ -22,6 +22,20 @@ pub const EPYC: Shape = Shape { packages: 1, numa: 4, l3: 4, cores: 4, threads: 
 pub const SINGLE: Shape = Shape { packages: 1, numa: 1, l3: 1, cores: 16, threads: 2 };
 pub const SHAPES: [Shape; 3] = [TWO_SOCKETS, EPYC, SINGLE];
 
+/// Ten kinds of machines, from 16 to 512 CPUs.
+pub const FLEET: [Shape; 10] = [
+    TWO_SOCKETS,
+    EPYC,
+    SINGLE,
+    Shape { packages: 1, numa: 1, l3: 1, cores: 8, threads: 2 },
+    Shape { packages: 2, numa: 1, l3: 1, cores: 24, threads: 2 },
+    Shape { packages: 2, numa: 2, l3: 2, cores: 8, threads: 2 },
+    Shape { packages: 1, numa: 1, l3: 8, cores: 8, threads: 2 },
+    Shape { packages: 2, numa: 4, l3: 2, cores: 8, threads: 2 },
+    Shape { packages: 2, numa: 1, l3: 16, cores: 8, threads: 2 },
+    Shape { packages: 1, numa: 2, l3: 1, cores: 64, threads: 1 },
+];
+
 impl Shape {
     pub fn core_count(self) -> u32 {
         self.packages * self.numa * self.l3 * self.cores
@@ -161,6 +175,36 @@ impl World {
                 other["spec"]["nodeName"] = json!(node_name(index));
                 world.pods.push(other);
             }
+        }
+        world
+    }
+
+    /// Fragmented machines of the ten kinds: pods of one to four cores came and went, so that about half of the cores are
+    /// free, in holes of all sizes. The same for the same count.
+    pub fn fragmented(count: u32) -> Self {
+        let mut world = Self::default();
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |below: u32| {
+            // Multiplication and shift of a linear congruential generator: nothing but variety is asked of it.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            u32::try_from((random >> 33) % u64::from(below)).unwrap()
+        };
+        for index in 0..count {
+            let shape = FLEET[index as usize % FLEET.len()];
+            let (mut core, mut held) = (0, Vec::new());
+            while core < shape.core_count() {
+                let cores = (1 + next(4)).min(shape.core_count() - core);
+                if next(2) == 0 {
+                    let uid = format!("other-{index}-{core}");
+                    let mut other = pod(&uid, &(cores * shape.threads).to_string());
+                    other["metadata"]["uid"] = json!(uid);
+                    other["spec"]["nodeName"] = json!(node_name(index));
+                    world.pods.push(other);
+                    held.push(reservation(shape, &uid, core, cores));
+                }
+                core += cores;
+            }
+            world.add(&node_name(index), shape, &held);
         }
         world
     }

@@ -1,8 +1,10 @@
-//! `/debug/dump`: what the process holds, for whoever the cluster's own RBAC lets read it.
+//! `/debug/dump` and `/debug/explain`: what the process holds, and why it decides so, for whoever the cluster's own RBAC
+//! lets read it.
 
 use super::health::busy;
 use crate::api::{API_DEADLINE, ApiError, deadline};
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
@@ -15,11 +17,16 @@ use tokio::sync::Semaphore;
 
 /// The page, and the nonResourceURL (verb `get`) that a ClusterRole must grant to read it.
 pub const DUMP_PATH: &str = "/debug/dump";
+/// Why a pod is placed as it is, `?pod=NAMESPACE/NAME`; a nonResourceURL of its own.
+pub const EXPLAIN_PATH: &str = "/debug/explain";
 /// No token of Kubernetes comes near; anything longer is not sent on to the API server.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// Makes the dump. Called on a thread that may block.
 pub type DumpFn = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+/// Explains the pod of that namespace and name; `None`: it is not known. Called on a thread that may block.
+pub type ExplainFn = Arc<dyn Fn(&str, &str) -> Option<serde_json::Value> + Send + Sync>;
 
 /// The dump and the client that asks the API server about its readers. The process's ServiceAccount must be allowed to
 /// create TokenReviews and SubjectAccessReviews.
@@ -29,6 +36,8 @@ pub struct DebugDump {
     pub client: kube::Client,
     /// Makes the dump.
     pub dump: DumpFn,
+    /// Explains pods, where the process places any.
+    pub explain: Option<ExplainFn>,
 }
 
 enum Verdict {
@@ -38,28 +47,62 @@ enum Verdict {
     Unknown(ApiError),
 }
 
+/// Where in a query the pod is.
+#[derive(serde::Deserialize)]
+pub(super) struct Asked {
+    pod: String,
+}
+
 pub(super) async fn dump(State((debug, heavy)): State<(DebugDump, Arc<Semaphore>)>, headers: HeaderMap) -> Response {
-    let Some(token) = bearer(&headers) else {
+    let make = debug.dump.clone();
+    guarded(&debug.client, &heavy, &headers, DUMP_PATH, move || Ok(make())).await
+}
+
+pub(super) async fn explain(
+    State((debug, heavy)): State<(DebugDump, Arc<Semaphore>)>,
+    asked: Result<Query<Asked>, QueryRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let make = move || {
+        let wrong = || "ask for ?pod=NAMESPACE/NAME\n".to_owned();
+        let Query(Asked { pod }) = asked.map_err(|_| wrong())?;
+        let (namespace, name) = pod.split_once('/').ok_or_else(wrong)?;
+        let explained = debug.explain.as_ref().and_then(|explain| explain(namespace, name));
+        explained.ok_or_else(|| format!("no pod {namespace}/{name} is known here\n"))
+    };
+    guarded(&debug.client.clone(), &heavy, &headers, EXPLAIN_PATH, make).await
+}
+
+/// Answers whoever may get the path; what cannot be made is not found.
+async fn guarded(
+    client: &kube::Client,
+    heavy: &Semaphore,
+    headers: &HeaderMap,
+    path: &'static str,
+    make: impl FnOnce() -> Result<serde_json::Value, String> + Send + 'static,
+) -> Response {
+    let Some(token) = bearer(headers) else {
         return unauthenticated("a bearer token is needed\n");
     };
     // Taken before the review: a flood of bad tokens must not become a flood of reviews.
     let Ok(_permit) = heavy.try_acquire() else {
         return busy();
     };
-    match review(&debug.client, token).await {
+    match review(client, token, path).await {
         Verdict::Allowed => {}
         Verdict::Unauthenticated => return unauthenticated("the token is not valid\n"),
         Verdict::Forbidden { user } => {
-            let body = format!("user {user:?} may not get the nonResourceURL {DUMP_PATH}\n");
+            let body = format!("user {user:?} may not get the nonResourceURL {path}\n");
             return (StatusCode::FORBIDDEN, body).into_response();
         }
         Verdict::Unknown(error) => {
-            tracing::warn!(error = %error.chain(), "Failed to review a reader of the dump");
+            tracing::warn!(error = %error.chain(), path, "Failed to review a reader");
             return (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response();
         }
     }
-    match tokio::task::spawn_blocking(move || (debug.dump)().to_string()).await {
-        Ok(text) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+    match tokio::task::spawn_blocking(move || make().map(|value| value.to_string())).await {
+        Ok(Ok(text)) => ([(CONTENT_TYPE, "application/json")], text).into_response(),
+        Ok(Err(why)) => (StatusCode::NOT_FOUND, why).into_response(),
         Err(error) => {
             tracing::error!(error = %error, "The dump failed");
             (StatusCode::INTERNAL_SERVER_ERROR, "the dump failed; see the log\n").into_response()
@@ -79,14 +122,14 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     usable.then_some(token)
 }
 
-async fn review(client: &kube::Client, token: &str) -> Verdict {
+async fn review(client: &kube::Client, token: &str, path: &str) -> Verdict {
     let user = match who(client, token).await {
         Ok(Some(user)) => user,
         Ok(None) => return Verdict::Unauthenticated,
         Err(error) => return Verdict::Unknown(error),
     };
     let name = user.username.clone().unwrap_or_default();
-    match may_read(client, user).await {
+    match may_read(client, user, path).await {
         Ok(true) => Verdict::Allowed,
         Ok(false) => Verdict::Forbidden { user: name },
         Err(error) => Verdict::Unknown(error),
@@ -104,7 +147,7 @@ async fn who(client: &kube::Client, token: &str) -> Result<Option<UserInfo>, Api
     Ok(status.filter(|status| status.authenticated == Some(true)).and_then(|status| status.user))
 }
 
-async fn may_read(client: &kube::Client, user: UserInfo) -> Result<bool, ApiError> {
+async fn may_read(client: &kube::Client, user: UserInfo, path: &str) -> Result<bool, ApiError> {
     let question = SubjectAccessReview {
         spec: SubjectAccessReviewSpec {
             user: user.username,
@@ -112,7 +155,7 @@ async fn may_read(client: &kube::Client, user: UserInfo) -> Result<bool, ApiErro
             uid: user.uid,
             extra: user.extra,
             non_resource_attributes: Some(NonResourceAttributes {
-                path: Some(DUMP_PATH.to_owned()),
+                path: Some(path.to_owned()),
                 verb: Some("get".to_owned()),
             }),
             resource_attributes: None,
@@ -145,8 +188,9 @@ mod tests {
                     (201, json!({"spec": spec, "status": {"authenticated": known, "user": user}}))
                 }
                 "/apis/authorization.k8s.io/v1/subjectaccessreviews" => {
-                    let attributes = json!({"path": "/debug/dump", "verb": "get"});
-                    assert_eq!(spec["nonResourceAttributes"], attributes);
+                    let asked = &spec["nonResourceAttributes"];
+                    let paths = [DUMP_PATH, EXPLAIN_PATH].map(|path| json!({"path": path, "verb": "get"}));
+                    assert!(paths.contains(asked), "{asked}");
                     assert_eq!(spec["groups"], json!(["g"]));
                     assert_eq!(spec["extra"], json!({"k": ["v"]}));
                     let allowed = spec["user"] == "root";
@@ -162,9 +206,36 @@ mod tests {
             readiness: Readiness::new(CancellationToken::new()),
             metrics: Arc::new(Metrics::new("test")),
             heartbeat: Heartbeat::new(),
-            dump: Some(DebugDump { client, dump: Arc::new(|| json!({"nodes": 12})) }),
+            dump: Some(DebugDump {
+                client,
+                dump: Arc::new(|| json!({"nodes": 12})),
+                explain: Some(Arc::new(|namespace, name| (name == "p").then(|| json!({"in": namespace})))),
+            }),
         }
         .router()
+    }
+
+    #[tokio::test]
+    async fn a_pod_is_explained_to_who_may_ask() {
+        let fake = server();
+        let router = router(fake.client());
+        let cases = [
+            ("?pod=ns/p", "Bearer root", StatusCode::OK, "{\"in\":\"ns\"}"),
+            ("?pod=ns/q", "Bearer root", StatusCode::NOT_FOUND, "no pod ns/q is known here\n"),
+            ("?pod=p", "Bearer root", StatusCode::NOT_FOUND, "ask for ?pod=NAMESPACE/NAME\n"),
+            ("", "Bearer root", StatusCode::NOT_FOUND, "ask for ?pod=NAMESPACE/NAME\n"),
+            (
+                "?pod=ns/p",
+                "Bearer guest",
+                StatusCode::FORBIDDEN,
+                "user \"guest\" may not get the nonResourceURL /debug/explain\n",
+            ),
+        ];
+        for (query, token, status, text) in cases {
+            let answer = ask(&router, &format!("{EXPLAIN_PATH}{query}"), Some(token)).await;
+            let (answered, told) = body(answer).await;
+            assert_eq!((answered, told.as_str()), (status, text), "{query}");
+        }
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use dump::{DUMP_PATH, DebugDump, DumpFn};
+pub use dump::{DUMP_PATH, DebugDump, DumpFn, EXPLAIN_PATH, ExplainFn};
 
 /// Kubelet, Prometheus and a person need a handful; a flood must not take the process's file descriptors.
 const CONNECTIONS: usize = 64;
@@ -66,6 +66,9 @@ impl Admin {
             .route("/readyz", get(health::readyz).with_state(self.readiness))
             .route("/metrics", get(health::metrics).with_state((self.metrics, heavy.clone())));
         if let Some(dump) = self.dump {
+            if dump.explain.is_some() {
+                router = router.route(EXPLAIN_PATH, get(dump::explain).with_state((dump.clone(), heavy.clone())));
+            }
             router = router.route(DUMP_PATH, get(dump::dump).with_state((dump, heavy)));
         }
         router

@@ -2,12 +2,13 @@
 mod apply;
 
 use crate::claims::{Claim, Claims};
+use crate::names::NameIndex;
 use crate::node::{NodeFacts, NodeView, Parts, PlacementEntry, TopologyFacts};
 use crate::pod_table::PodTable;
 use crate::pools::Pools;
 use crate::shapes::Shapes;
 use crate::share::Waters;
-use crate::snapshot::{NameIndex, NamespaceView, Snapshot};
+use crate::snapshot::{NamespaceView, Snapshot};
 use crate::sums::Sums;
 use crate::table::Table;
 use crate::tenant::{QuotaFacts, TenantView};
@@ -227,6 +228,6 @@ impl Model {
     }
 
     fn name_index(&self) -> NameIndex {
-        self.views.keys().zip(0u32..).map(|(name, index)| (name.clone(), index)).collect()
+        NameIndex::of(self.views.keys().map(String::as_str))
     }
 }

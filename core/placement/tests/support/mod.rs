@@ -4,7 +4,7 @@
 use fairlead_placement::{Beside, PlacementFacts, PodFacts, PodRef, Reservation};
 use fairlead_topology::{
     ContainerCpus, CoreDescription, CpuMask, CpuRequest, Machine, MachineDescription, NumaDescription,
-    PackageDescription,
+    PackageDescription, Surroundings,
 };
 use std::sync::Arc;
 
@@ -69,5 +69,12 @@ pub fn waiting(uid: &str, count: u32) -> PodFacts {
 
 pub fn placement(generation: i64, cores: u32, reservations: Vec<Reservation>) -> PlacementFacts {
     let beside = Beside::default();
-    PlacementFacts { uid: "np".into(), generation, reservations, machine: Ok(machine(cores)), beside }
+    PlacementFacts {
+        uid: "np".into(),
+        generation,
+        reservations,
+        machine: Ok(machine(cores)),
+        beside,
+        around: Surroundings::default(),
+    }
 }
