@@ -27,9 +27,8 @@ pub struct TopologyWish {
     /// Regular, or Isolated: only CPUs that the kernel was told to isolate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<CpuClassWish>,
-    /// Devices to be near: a PCI address (`0000:3b:00.0`), `vendor:device` in hexadecimal (`10de:2330`, `10de:*`), a name
-    /// of the operating system (`eth0`), or `claims`: the devices allocated to the pod's ResourceClaims. For claims
-    /// nearness is chosen when the pod is bound; for others it is a prediction.
+    /// Devices to be near: a PCI address (`0000:3b:00.0`), `vendor:device` in hexadecimal (`10de:2330`, `10de:*`), or a name
+    /// of the operating system (`eth0`). A wish and no promise: a device plugin's device is chosen by the kubelet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9_.:*-]+$")))]
     pub near: Vec<String>,

@@ -63,6 +63,29 @@ fn percentiles(mut call: impl FnMut()) -> String {
     format!("p50 {:.1} µs, p99 {:.1} µs", at(50), at(99))
 }
 
+/// Resident memory in KiB.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}
+
+/// By hand, `FAIRLEAD_BENCH_CALLS=1000000`: memory after a tenth of so many calls and after all of them.
+fn memory(_: &mut Criterion) {
+    let calls = std::env::var("FAIRLEAD_BENCH_CALLS").ok().and_then(|text| text.parse::<u64>().ok());
+    let Some(calls) = calls else { return };
+    let snapshot = World::fragmented(5000).model().snapshot();
+    let names: Vec<String> = (0..500).map(|index| node_name(index * 10)).collect();
+    let body = args(&pod("asked", "4"), &names.iter().map(String::as_str).collect::<Vec<_>>());
+    for call in 1..=calls {
+        black_box(filter(&snapshot, black_box(&body)));
+        black_box(prioritize(&snapshot, black_box(&body)));
+        if call == calls / 10 || call == calls {
+            println!("memory/after {call} calls: {} KiB resident", resident_kib());
+        }
+    }
+}
+
 /// From one event of a pod to the snapshot with it: 5,000 nodes, 1,000 tenants that all ask for more than there is.
 fn snapshots(_: &mut Criterion) {
     let mut world = World::fragmented(5000);
@@ -147,5 +170,5 @@ fn verbs(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, verbs, snapshots);
+criterion_group!(benches, verbs, snapshots, memory);
 criterion_main!(benches);
