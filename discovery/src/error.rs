@@ -36,16 +36,9 @@ pub enum DiscoveryError {
         /// Most CPUs a machine may have.
         max: u32,
     },
-    /// hwloc does not understand the XML.
-    #[error("hwloc XML: hwloc cannot read it; export it anew with lstopo (format 1 or 2)")]
-    Xml {
-        /// What the binding says.
-        #[source]
-        source: StringInputError,
-    },
-    /// The XML is refused before hwloc sees it.
+    /// The text is no XML of hwloc, or tells what cannot be read.
     #[error("hwloc XML: {0}")]
-    XmlRefused(#[from] XmlError),
+    Xml(#[from] XmlError),
     /// The file is far longer than any machine's XML.
     #[error("{}: {bytes} bytes; an XML of hwloc has at most {max}", path.display())]
     XmlTooLong {
@@ -118,7 +111,7 @@ pub enum DiscoveryError {
     },
 }
 
-/// Why a text is no XML that hwloc may read.
+/// Why a text is no machine that hwloc exported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum XmlError {
     /// Far longer than any machine's.
@@ -148,7 +141,9 @@ pub enum XmlError {
         found: String,
     },
     /// Of a format that the hwloc in use cannot read.
-    #[error("topology.version {version:?}: formats 1 and 2 are read; export it with lstopo --export-xml-flags v2")]
+    #[error(
+        "topology.version {version:?}: formats 1 and 2 are read; export it in format 2 (hwloc 3: lstopo --export-xml-flags v2)"
+    )]
     Version {
         /// The version it says.
         version: String,
@@ -165,20 +160,31 @@ pub enum XmlError {
         /// Deepest nesting taken.
         max: usize,
     },
-    /// More objects than any machine has.
-    #[error("more than {max} objects")]
-    TooManyObjects {
+    /// More elements than any machine has.
+    #[error("more than {max} elements")]
+    TooManyElements {
         /// Most taken.
         max: usize,
     },
-    /// A number that is none, or too high a one.
-    #[error("{attribute}={text:?}: not a number from 0 to {max}")]
-    Number {
+    /// An attribute that says nothing usable.
+    #[error("{attribute}={text:?}: not {expected}")]
+    Value {
         /// The attribute.
         attribute: &'static str,
         /// What it says.
         text: String,
-        /// Largest value.
-        max: u64,
+        /// What should be there.
+        expected: &'static str,
     },
+    /// An attribute that names the object is not there.
+    #[error("an object of type {object}: no {attribute}")]
+    Missing {
+        /// Type of the object.
+        object: &'static str,
+        /// The attribute.
+        attribute: &'static str,
+    },
+    /// No CPU is described.
+    #[error("no object of type PU")]
+    NoCpus,
 }

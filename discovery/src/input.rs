@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::{Discovered, DiscoveryError, HwlocSource, SysfsSource, TopologySource};
+use crate::{Discovered, DiscoveryError, HwlocSource, SysfsSource, TopologySource, XmlSource};
 
 /// A machine other than the one this process runs on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl TopologySource for TopologyInput {
     fn describe(&self) -> Result<Discovered, DiscoveryError> {
         match self {
             Self::Synthetic(description) => HwlocSource::synthetic(description).describe(),
-            Self::XmlFile(path) => HwlocSource::xml_file(path).describe(),
+            Self::XmlFile(path) => XmlSource::file(path).describe(),
             Self::Captured(folder) => {
                 let inner = folder.join("sys");
                 if inner.is_dir() {

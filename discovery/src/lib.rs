@@ -5,8 +5,10 @@
 //! caches, so both sources number those from 0 by their lowest CPU.
 //!
 //! Machines other than this one come as a [`TopologyInput`]: XML that hwloc exported, a synthetic text, or a captured
-//! `/sys`. The last is read by [`SysfsSource`] alone: hwloc takes the root of a captured tree from the environment of
-//! the process only, which cannot be set while other threads run. For the same reason nothing here sets a variable.
+//! `/sys`. XML is read by ourselves ([`XmlSource`]): hwloc believes what it says, and ends the process or worse where its
+//! objects contradict each other. A captured `/sys` is read by [`SysfsSource`] alone: hwloc takes its root from the
+//! environment of the process only, which cannot be set while other threads run. For the same reason nothing here sets
+//! a variable.
 //!
 //! [`HwlocSource::synthetic`] takes hwloc's textual descriptions, for simulated nodes. Two things to know when
 //! writing one: memory belongs in brackets where a NUMA node is to hang beside caches
@@ -21,6 +23,7 @@ mod input;
 mod publish;
 mod shape;
 mod sysfs;
+mod xml;
 
 use fairlead_topology::{CpuMask, MachineDescription};
 
@@ -30,6 +33,7 @@ pub use hwloc::HwlocSource;
 pub use input::TopologyInput;
 pub use publish::node_topology;
 pub use sysfs::SysfsSource;
+pub use xml::XmlSource;
 
 /// Something that can describe a machine.
 pub trait TopologySource {

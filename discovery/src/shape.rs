@@ -3,8 +3,11 @@
 use std::collections::BTreeSet;
 
 use fairlead_topology::{
-    CpuKindDescription, CpuMask, GroupDescription, MAX_PCI_DEVICES, MAX_PCI_NAMES, MachineDescription, PciDescription,
+    CoreDescription, CpuKindDescription, CpuMask, GroupDescription, HugePages, MAX_PCI_DEVICES, MAX_PCI_NAMES,
+    MachineDescription, NumaDescription, PackageDescription, PciDescription,
 };
+
+use crate::Gap;
 
 /// Longest name of a device that is kept; the kernel's are shorter.
 const NAME_CHARS_MAX: usize = 64;
@@ -40,6 +43,34 @@ pub(crate) fn withhold(machine: &mut MachineDescription, cpus: &CpuMask) {
 /// The CPUs of all cores.
 pub(crate) fn all_cpus(machine: &MachineDescription) -> CpuMask {
     machine.cores.iter().flat_map(|core| core.cpus.iter()).collect()
+}
+
+/// Cores by their lowest CPU; every CPU is one where none is told.
+pub(crate) fn cores(mut told: Vec<CpuMask>, all: &CpuMask, gaps: &mut BTreeSet<Gap>) -> Vec<CoreDescription> {
+    if told.is_empty() {
+        gaps.insert(Gap::Cores);
+        told = all.iter().map(|cpu| CpuMask::from_ids([cpu])).collect();
+    }
+    told.sort_by_key(CpuMask::first);
+    (0..).zip(told).map(|(id, cpus)| CoreDescription { id, cpus }).collect()
+}
+
+/// Leaves each CPU to the smallest NUMA node around it (the lowest id of equals): larger ones are far or device memory,
+/// to which hwloc lends the CPUs of their surroundings. Orders the nodes by id.
+pub(crate) fn own_cpus(nodes: &mut [NumaDescription]) {
+    nodes.sort_by_key(|node| (node.cpus.len(), node.id));
+    let mut taken = CpuMask::new();
+    for node in nodes.iter_mut() {
+        node.cpus.subtract_with(&taken);
+        taken.union_with(&node.cpus);
+    }
+    nodes.sort_by_key(|node| node.id);
+}
+
+/// Huge pages that are there, of all pages that hwloc tells; the smallest size is that of ordinary pages.
+pub(crate) fn huge_pages(mut sizes: Vec<HugePages>) -> Vec<HugePages> {
+    sizes.sort_unstable();
+    sizes.into_iter().skip(1).filter(|pages| pages.count > 0).collect()
 }
 
 /// Dies that say something: more than a core and less than their package. Packages and cores must be there already.
@@ -133,4 +164,27 @@ pub(crate) fn pci_devices(mut devices: Vec<PciDescription>) -> Vec<PciDescriptio
         device.names.truncate(MAX_PCI_NAMES);
     }
     devices
+}
+
+/// Gives packages (in the order of their lowest CPU) the ids found for them, or numbers them if those are no names.
+pub(crate) fn packages(
+    packages: Vec<CpuMask>,
+    ids: &[Option<u32>],
+    all: &CpuMask,
+    gaps: &mut BTreeSet<Gap>,
+) -> Vec<PackageDescription> {
+    if packages.is_empty() {
+        gaps.insert(Gap::Packages);
+        return vec![PackageDescription { id: 0, cpus: all.clone() }];
+    }
+    let distinct: BTreeSet<u32> = ids.iter().copied().flatten().collect();
+    let named: Option<Vec<u32>> = ids.iter().copied().collect::<Option<Vec<u32>>>();
+    let ids = match named {
+        Some(ids) if distinct.len() == packages.len() => ids,
+        _ => {
+            gaps.insert(Gap::PackageIds);
+            (0..).take(packages.len()).collect()
+        }
+    };
+    ids.into_iter().zip(packages).map(|(id, cpus)| PackageDescription { id, cpus }).collect()
 }

@@ -187,7 +187,7 @@ impl Reading {
         let mut packages: Vec<(CpuMask, Option<u32>)> = by_id.into_iter().map(|(id, cpus)| (cpus, id)).collect();
         packages.sort_by_key(|(cpus, _)| cpus.first());
         let (packages, ids): (Vec<_>, Vec<_>) = packages.into_iter().unzip();
-        Ok(name_packages(packages, &ids, &self.online, &mut self.gaps))
+        Ok(shape::packages(packages, &ids, &self.online, &mut self.gaps))
     }
 
     fn cores(&mut self) -> Result<Vec<CoreDescription>, DiscoveryError> {
@@ -331,27 +331,4 @@ impl Reading {
             ..NumaDescription::default()
         }])
     }
-}
-
-/// Gives packages (in the order of their lowest CPU) the ids found for them, or numbers them if those are no names.
-pub(crate) fn name_packages(
-    packages: Vec<CpuMask>,
-    ids: &[Option<u32>],
-    all: &CpuMask,
-    gaps: &mut BTreeSet<Gap>,
-) -> Vec<PackageDescription> {
-    if packages.is_empty() {
-        gaps.insert(Gap::Packages);
-        return vec![PackageDescription { id: 0, cpus: all.clone() }];
-    }
-    let distinct: BTreeSet<u32> = ids.iter().copied().flatten().collect();
-    let named: Option<Vec<u32>> = ids.iter().copied().collect::<Option<Vec<u32>>>();
-    let ids = match named {
-        Some(ids) if distinct.len() == packages.len() => ids,
-        _ => {
-            gaps.insert(Gap::PackageIds);
-            (0..).take(packages.len()).collect()
-        }
-    };
-    ids.into_iter().zip(packages).map(|(id, cpus)| PackageDescription { id, cpus }).collect()
 }

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fairlead_discovery::{CrossCheck, Discovered, HwlocSource, SysfsSource, TopologySource};
+use fairlead_discovery::{CrossCheck, Discovered, SysfsSource, TopologySource, XmlSource};
 use fairlead_topology::Machine;
 
 fn judged(name: &str, found: &Discovered, sums: &mut BTreeMap<&'static str, u32>) {
@@ -24,7 +24,7 @@ fn judged(name: &str, found: &Discovered, sums: &mut BTreeMap<&'static str, u32>
 }
 
 fn compared(name: &str, xml: &Path, folder: &Path, sums: &mut BTreeMap<&'static str, u32>) {
-    let hwloc = HwlocSource::xml_file(xml).describe();
+    let hwloc = XmlSource::file(xml).describe();
     let sysfs = SysfsSource::new(folder.join("sys")).with_proc(folder.join("proc")).describe();
     let (hwloc, sysfs) = match (hwloc, sysfs) {
         (Ok(hwloc), Ok(sysfs)) => (hwloc, sysfs),
@@ -55,7 +55,7 @@ fn captures_of_real_machines() {
     let mut sums = BTreeMap::new();
     for xml in files.iter().filter(|path| path.extension().is_some_and(|extension| extension == "xml")) {
         let name = xml.file_stem().unwrap().to_string_lossy().into_owned();
-        match HwlocSource::xml_file(xml).describe() {
+        match XmlSource::file(xml).describe() {
             Ok(found) => judged(&name, &found, &mut sums),
             Err(error) => {
                 eprintln!("{name}: {error}");

@@ -78,13 +78,13 @@ fn missing_files_are_gaps() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "cpu/online", "0-2");
     let found = read(folder.path()).unwrap();
-    assert_eq!(found.gaps, [Gap::Packages, Gap::Cores, Gap::NumaNodes, Gap::Memory]);
+    assert_eq!(found.gaps, [Gap::Packages, Gap::Cores, Gap::NumaNodes, Gap::Memory, Gap::Caches]);
     assert_eq!(Machine::new(&found.description).unwrap().regular_core_count(), 3);
 
     let proc = tempfile::tempdir().unwrap();
     fs::write(proc.path().join("meminfo"), "MemTotal:       2048 kB\n").unwrap();
     let found = SysfsSource::new(folder.path()).with_proc(proc.path()).describe().unwrap();
-    assert_eq!(found.gaps, [Gap::Packages, Gap::Cores, Gap::NumaNodes, Gap::Disallowed]);
+    assert_eq!(found.gaps, [Gap::Packages, Gap::Cores, Gap::NumaNodes, Gap::Caches, Gap::Disallowed]);
     assert_eq!(found.description.numa_nodes[0].memory_bytes, 2 << 20);
 }
 

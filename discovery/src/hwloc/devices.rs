@@ -49,10 +49,9 @@ fn bridges(object: &TopologyObject) -> Vec<String> {
     let mut above: Vec<String> = object
         .ancestors()
         .filter_map(|ancestor| match ancestor.attributes() {
-            Some(ObjectAttributes::Bridge(bridge)) => match bridge.upstream_attributes() {
-                Some(UpstreamAttributes::PCI(pci)) => Some(address(pci)),
-                None => None,
-            },
+            Some(ObjectAttributes::Bridge(bridge)) => {
+                bridge.upstream_attributes().map(|UpstreamAttributes::PCI(pci)| address(pci))
+            }
             _ => None,
         })
         .collect();

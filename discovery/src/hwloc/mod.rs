@@ -1,12 +1,10 @@
-//! A machine as hwloc sees it: this one, one that was exported as XML, or one made up from a synthetic description.
+//! A machine as hwloc sees it: this one, or one made up from a synthetic description.
 
 mod devices;
 mod reading;
 mod synthetic;
-mod xml;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
 use fairlead_topology::CpuMask;
 use hwlocality::Topology;
@@ -26,8 +24,6 @@ pub struct HwlocSource {
 enum Input {
     Native,
     Synthetic(String),
-    Xml(String),
-    XmlFile(PathBuf),
 }
 
 /// What the kernel tells better than hwloc does.
@@ -56,18 +52,6 @@ impl HwlocSource {
         Self { input: Input::Synthetic(description.to_owned()) }
     }
 
-    /// A machine that hwloc exported as XML, format 1 or 2.
-    #[must_use]
-    pub fn xml(text: &str) -> Self {
-        Self { input: Input::Xml(text.to_owned()) }
-    }
-
-    /// As [`HwlocSource::xml`], from a file of at most 16 MiB.
-    #[must_use]
-    pub fn xml_file(path: &Path) -> Self {
-        Self { input: Input::XmlFile(path.to_owned()) }
-    }
-
     fn topology(&self) -> Result<Topology, DiscoveryError> {
         match &self.input {
             Input::Native => {
@@ -82,8 +66,6 @@ impl HwlocSource {
                     .build()
                     .map_err(failed_to("build the synthetic topology"))
             }
-            Input::Xml(text) => from_xml(text),
-            Input::XmlFile(path) => from_xml(&xml::read(path)?),
         }
     }
 
@@ -97,7 +79,7 @@ impl HwlocSource {
                     own_cpuset: sysfs.allowed()?.is_none(),
                 })
             }
-            Input::Synthetic(_) | Input::Xml(_) | Input::XmlFile(_) => Ok(Kernel::default()),
+            Input::Synthetic(_) => Ok(Kernel::default()),
         }
     }
 }
@@ -125,15 +107,6 @@ fn builder() -> Result<TopologyBuilder, DiscoveryError> {
         })?
         .with_io_type_filter(TypeFilter::KeepImportant)
         .map_err(parameter("filter"))
-}
-
-fn from_xml(text: &str) -> Result<Topology, DiscoveryError> {
-    xml::screen(text)?;
-    builder()?
-        .from_xml(text)
-        .map_err(|source| DiscoveryError::Xml { source })?
-        .build()
-        .map_err(failed_to("build a topology from the XML"))
 }
 
 fn failed_to(operation: &'static str) -> impl Fn(RawHwlocError) -> DiscoveryError {

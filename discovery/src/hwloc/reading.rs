@@ -104,19 +104,11 @@ impl<'a> Reading<'a> {
         let objects = self.by_lowest_cpu(ObjectType::Package, "Package")?;
         let ids: Vec<Option<u32>> = objects.iter().map(|(object, _)| os_index(object, "Package").ok()).collect();
         let packages = objects.into_iter().map(|(_, cpus)| cpus).collect();
-        Ok(crate::sysfs::name_packages(packages, &ids, all, &mut self.gaps))
+        Ok(shape::packages(packages, &ids, all, &mut self.gaps))
     }
 
     fn cores(&mut self, all: &CpuMask) -> Result<Vec<CoreDescription>, DiscoveryError> {
-        let cores: Vec<CpuMask> =
-            self.by_lowest_cpu(ObjectType::Core, "Core")?.into_iter().map(|(_, cpus)| cpus).collect();
-        let cores = if cores.is_empty() {
-            self.gaps.insert(Gap::Cores);
-            all.iter().map(|cpu| CpuMask::from_ids([cpu])).collect()
-        } else {
-            cores
-        };
-        Ok((0..).zip(cores).map(|(id, cpus)| CoreDescription { id, cpus }).collect())
+        Ok(shape::cores(self.sets(ObjectType::Core, "Core")?, all, &mut self.gaps))
     }
 
     fn l3_caches(&self) -> Result<Vec<CacheDescription>, DiscoveryError> {
@@ -131,7 +123,6 @@ impl<'a> Reading<'a> {
             .collect())
     }
 
-    /// A CPU belongs to the smallest node around it (the lowest id of equals): larger ones are far or device memory.
     fn numa_nodes(&mut self, without_cpus: &BTreeSet<u32>) -> Result<Vec<NumaDescription>, DiscoveryError> {
         let mut nodes = Vec::new();
         for object in self.topology.objects_with_type(ObjectType::NUMANode) {
@@ -149,13 +140,7 @@ impl<'a> Reading<'a> {
             let kind = kind.map(str::to_owned);
             nodes.push(NumaDescription { id, cpus, memory_bytes, huge_pages, kind, distances: Vec::new() });
         }
-        nodes.sort_by_key(|node| (node.cpus.len(), node.id));
-        let mut taken = CpuMask::new();
-        for node in &mut nodes {
-            node.cpus.subtract_with(&taken);
-            taken.union_with(&node.cpus);
-        }
-        nodes.sort_by_key(|node| node.id);
+        shape::own_cpus(&mut nodes);
         let matrix = self.latencies()?;
         if nodes.len() > 1 && matrix.is_empty() {
             self.gaps.insert(Gap::Distances);
@@ -167,17 +152,16 @@ impl<'a> Reading<'a> {
         Ok(nodes)
     }
 
-    /// Bytes, and huge pages that are there; the smallest size is that of ordinary pages.
+    /// Bytes, and huge pages.
     fn memory(&mut self, numa: &NUMANodeAttributes<'_>) -> (u64, Vec<HugePages>) {
         let Some(memory_bytes) = numa.local_memory().map(u64::from) else { return (0, Vec::new()) };
-        let mut sizes: Vec<HugePages> = (numa.page_types().iter())
+        let sizes: Vec<HugePages> = (numa.page_types().iter())
             .map(|pages| HugePages { page_bytes: pages.size().into(), count: pages.count() })
             .collect();
-        sizes.sort_unstable();
         if sizes.is_empty() {
             self.gaps.insert(Gap::HugePages);
         }
-        (memory_bytes, sizes.into_iter().skip(1).filter(|pages| pages.count > 0).collect())
+        (memory_bytes, shape::huge_pages(sizes))
     }
 
     /// From node, distance; ascending.

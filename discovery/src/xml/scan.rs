@@ -1,28 +1,18 @@
-//! What is judged of an XML text before hwloc sees it: its length, its format, and that it is a tree of sane size.
-//!
-//! hwloc reads XML in C, in this process: what could exhaust the stack or the memory there is refused here.
+//! XML as hwloc writes it, taken apart: elements, attributes and text, within bounds.
 
 use std::io::Read;
 use std::path::Path;
 
-use fairlead_topology::MAX_CPUS;
-
 use crate::{DiscoveryError, XmlError};
 
-/// Longest file read; the largest machines hwloc's authors collected take 1 MiB.
+/// Longest text read; the largest machines hwloc's authors collected take 1 MiB.
 const BYTES_MAX: u64 = 16 << 20;
 
 /// Elements may be nested this deep; real ones are below 40.
 const DEPTH_MAX: usize = 128;
 
-/// Most objects: all levels of a machine with [`MAX_CPUS`] CPUs.
-const OBJECTS_MAX: usize = 8 * MAX_CPUS as usize;
-
-/// Objects of one distance matrix; hwloc keeps the square of it.
-const MATRIX_OBJECTS_MAX: u64 = 1024;
-
-/// Numbers that hwloc uses as positions in a bit set.
-const INDEX_MAX: u64 = 4 * MAX_CPUS as u64;
+/// Most elements; a machine of 16,384 CPUs has half as many.
+const ELEMENTS_MAX: usize = 1 << 18;
 
 /// The text of a file that is not too long.
 pub(super) fn read(path: &Path) -> Result<String, DiscoveryError> {
@@ -39,30 +29,35 @@ pub(super) fn read(path: &Path) -> Result<String, DiscoveryError> {
     if text.len() as u64 > BYTES_MAX { Err(too_long(text.len() as u64)) } else { Ok(text) }
 }
 
-/// Refuses what is no hwloc XML of format 1 or 2, or too much of it.
-pub(super) fn screen(text: &str) -> Result<(), XmlError> {
+/// Gives every element and text of an hwloc XML of format 1 or 2 to `visit`, in the order of the text.
+pub(super) fn scan<'a>(
+    text: &'a str,
+    mut visit: impl FnMut(Event<'a>) -> Result<(), XmlError>,
+) -> Result<(), XmlError> {
     if text.len() as u64 > BYTES_MAX {
         return Err(XmlError::TooLong { bytes: text.len(), max: BYTES_MAX });
     }
     let mut open: Vec<&str> = Vec::new();
-    let mut objects = 0usize;
+    let mut elements = 0usize;
     let mut ended = false;
     let mut rest = text;
     while let Some(start) = rest.find('<') {
+        visit(Event::Text(&rest[..start]))?;
         let (tag, after) = tag_at(&rest[start..])?;
         rest = after;
         let Tag::Element { name, attributes, form } = tag else { continue };
         match form {
-            Form::Close if open.pop() == Some(name) => {}
+            Form::Close if open.pop() == Some(name) => visit(Event::Close)?,
             Form::Close => return Err(XmlError::Unbalanced { element: excerpt(name) }),
             Form::Open | Form::Empty => {
                 if open.is_empty() {
                     root(name, attributes, ended)?;
                 }
-                objects += usize::from(name == "object");
-                element(name, attributes)?;
-                if form == Form::Open {
-                    open.push(name);
+                elements += 1;
+                visit(Event::Open(Element { name, attributes }))?;
+                match form {
+                    Form::Open => open.push(name),
+                    _ => visit(Event::Close)?,
                 }
             }
         }
@@ -70,14 +65,41 @@ pub(super) fn screen(text: &str) -> Result<(), XmlError> {
         if open.len() > DEPTH_MAX {
             return Err(XmlError::TooDeep { max: DEPTH_MAX });
         }
-        if objects > OBJECTS_MAX {
-            return Err(XmlError::TooManyObjects { max: OBJECTS_MAX });
+        if elements > ELEMENTS_MAX {
+            return Err(XmlError::TooManyElements { max: ELEMENTS_MAX });
         }
     }
     match open.last() {
         Some(element) => Err(XmlError::Truncated { element: excerpt(element) }),
         None if !ended => Err(XmlError::NoTopology { found: excerpt(text.trim_start()) }),
         None => Ok(()),
+    }
+}
+
+/// What a text consists of.
+pub(super) enum Event<'a> {
+    Open(Element<'a>),
+    Text(&'a str),
+    Close,
+}
+
+/// An element that begins.
+#[derive(Clone, Copy)]
+pub(super) struct Element<'a> {
+    pub(super) name: &'a str,
+    attributes: &'a str,
+}
+
+impl<'a> Element<'a> {
+    /// The value of an attribute as it is written; the first, where it is there twice.
+    pub(super) fn attribute(&self, name: &str) -> Option<&'a str> {
+        attribute(self.attributes, name)
+    }
+
+    /// A number of an attribute, if it is there.
+    pub(super) fn number(&self, name: &'static str) -> Result<Option<u64>, XmlError> {
+        let wrong = |text| XmlError::Value { attribute: name, text: excerpt(text), expected: "a number" };
+        self.attribute(name).map(|text| text.trim().parse().map_err(|_| wrong(text))).transpose()
     }
 }
 
@@ -148,22 +170,6 @@ fn root(name: &str, attributes: &str, ended: bool) -> Result<(), XmlError> {
     }
 }
 
-fn element(name: &str, attributes: &str) -> Result<(), XmlError> {
-    let bounded = |attribute_name: &'static str, max| match attribute(attributes, attribute_name) {
-        Some(text) if text.parse::<u64>().is_ok_and(|number| number <= max) => Ok(()),
-        None => Ok(()),
-        Some(text) => Err(XmlError::Number { attribute: attribute_name, text: excerpt(text), max }),
-    };
-    match name {
-        "distances" | "distances2" | "distances2hetero" => bounded("nbobjs", MATRIX_OBJECTS_MAX),
-        "object" if matches!(attribute(attributes, "type"), Some("PU" | "NUMANode" | "Node")) => {
-            bounded("os_index", INDEX_MAX)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The value of an attribute; the first, where it is there twice.
 fn attribute<'a>(attributes: &'a str, name: &str) -> Option<&'a str> {
     let mut rest = attributes;
     loop {
@@ -179,6 +185,6 @@ fn attribute<'a>(attributes: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Keeps an error message short whatever the input was.
-fn excerpt(text: &str) -> String {
+pub(super) fn excerpt(text: &str) -> String {
     text.chars().take(40).collect()
 }
