@@ -28,6 +28,14 @@ pub enum DiscoveryError {
         /// The level.
         item: String,
     },
+    /// An OS index is given to two objects of a level.
+    #[error("synthetic topology {text:?}: index {index} is there twice in one list of indexes")]
+    SyntheticIndex {
+        /// The description.
+        text: String,
+        /// The index.
+        index: String,
+    },
     /// The synthetic description has more objects than a machine may have CPUs; hwloc would try for hours.
     #[error("synthetic topology {text:?}: more than {max} CPUs; lower the counts of its levels")]
     SyntheticTooLarge {

@@ -85,6 +85,10 @@ fn nonsense_is_a_typed_error() {
         describe("pack:2 core:4 pu:2 rubbish"),
         Err(DiscoveryError::SyntheticLevel { item, .. }) if item == "rubbish"
     ));
+    // hwloc itself would end the process.
+    for text in ["pack:2 [numa(indexes=3,3)] core:2 pu:1", "core:2 pu:2(indexes=0,1,00,3)"] {
+        assert!(matches!(describe(text), Err(DiscoveryError::SyntheticIndex { .. })), "{text:?}");
+    }
     // hwloc itself would work on these for hours.
     for text in ["pack:2 core:99999999 pu:2", "core:99999999999999999999 pu:1", "numa:128 core:128 pu:2"] {
         assert!(matches!(describe(text), Err(DiscoveryError::SyntheticTooLarge { .. })), "{text:?}");
@@ -93,4 +97,19 @@ fn nonsense_is_a_typed_error() {
         describe("core:2 pu:1(indexes=0,999999)"),
         Err(DiscoveryError::Object { object: "PU", what: "OS index" })
     ));
+}
+
+#[test]
+fn beyond_a_thousand_cpus_and_with_gaps_in_all_ids() {
+    let large = machine("pack:8 [numa(memory=1TB)] l3:16 core:8 pu:2");
+    assert_eq!((large.cpus().len(), large.core_count(), large.l3_ids().len()), (2048, 1024, 128));
+    assert_eq!(large.numa_cpus(7), Some(&list("1792-2047")));
+    assert_eq!(large.core_of(2047), Some(1023));
+
+    // Every CPU id of a sparse machine, up to the highest there may be.
+    let ids: Vec<String> = (0..16u32).map(|at| (at * 1000 + 383).to_string()).collect();
+    let sparse = machine(&format!("pack:2 [numa(memory=1GB indexes=250,4)] core:4 pu:2(indexes={})", ids.join(",")));
+    assert_eq!((sparse.cpus().len(), sparse.cpus().last()), (16, Some(15_383)));
+    assert_eq!((sparse.numa_ids(), sparse.numa_cpus(0).and_then(CpuMask::first)), (&[4, 250][..], Some(8383)));
+    assert_eq!(sparse.whole_cores(&list("15383")), list("14383,15383"));
 }

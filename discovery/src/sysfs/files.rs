@@ -159,7 +159,9 @@ fn read(path: &Path) -> Result<Option<String>, DiscoveryError> {
     let read = fs::File::open(path).and_then(|file| file.take(BYTES_MAX).read_to_string(&mut text));
     match read {
         // Some tools that capture trees pad files with zeros.
-        Ok(_) => Ok(Some(text.trim_end_matches('\0').trim().to_owned())),
+        Ok(_) => {
+            Ok(Some(text.trim_matches(|character: char| character == '\0' || character.is_whitespace()).to_owned()))
+        }
         Err(error) if is_absent(&error) => Ok(None),
         Err(error) => Err(failed(error)),
     }
