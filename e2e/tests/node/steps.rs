@@ -98,7 +98,7 @@ pub async fn agent_killed(world: &World) -> Result<()> {
 pub async fn runtime_restarted(world: &World) -> Result<()> {
     let before = world.as_promised(&LASTING).await?;
     let took = world.kill_and_await("containerd").await?;
-    world.guest.probe.shell("until ctr version > /dev/null 2>&1; do usleep 200000; done").await?;
+    world.succeeds("ctr version").await?;
     eprintln!("           containerd is back after {took:.1?}");
     world.guest.ready(&world.bed.client, LIMIT).await?;
     world.agent().await?;
@@ -110,8 +110,7 @@ pub async fn kubelet_restarted(world: &World) -> Result<()> {
     let before = world.as_promised(&LASTING).await?;
     let took = world.kill_and_await("kubelet").await?;
     eprintln!("           kubelet is back after {took:.1?}");
-    // It lists every container anew before it says that it is healthy.
-    world.guest.probe.shell("until nc -w 1 127.0.0.1 10250 < /dev/null; do usleep 200000; done").await?;
+    world.succeeds("wget -q -O - http://127.0.0.1:10248/healthz").await?;
     world.guest.ready(&world.bed.client, LIMIT).await?;
     unchanged(&before, &world.as_promised(&LASTING).await?)
 }

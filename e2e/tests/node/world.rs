@@ -8,7 +8,7 @@ use fairlead_crds::NodePlacement;
 use fairlead_crds::node_placement::{PinState, Reservation};
 use fairlead_e2e::RELEASE_NAMESPACE;
 use fairlead_e2e::bed::{Bed, Options};
-use fairlead_e2e::eventually::{Seen, eventually};
+use fairlead_e2e::eventually::{Seen, eventually, seen};
 use fairlead_e2e::guest::{self, Confinement, FOUR_NODES, Guest, WORKER_IMAGE, list};
 use fairlead_e2e::nodes::{SHAPE_LABEL, SINGLE, SimulatedNode};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -206,15 +206,24 @@ impl World {
         .await
     }
 
+    /// Waits until a shell command of the guest succeeds.
+    pub async fn succeeds(&self, command: &str) -> Result<()> {
+        eventually(&format!("`{command}` succeeds in the guest"), LIMIT, || async {
+            let answer = self.guest.probe.shell(&format!("{command} 2>&1")).await;
+            Ok(seen(answer.is_ok(), format!("{answer:?}")))
+        })
+        .await
+    }
+
     /// Kills a process of the guest without a chance to tidy up, and waits until it was started again.
     pub async fn kill_and_await(&self, name: &str) -> Result<Duration> {
         let began = Instant::now();
-        let before = self.guest.probe.shell(&format!("pidof {name}")).await?;
-        self.guest.probe.shell(&format!("kill -9 {before}")).await?;
+        let ids = |text: &str| text.split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>();
+        let before = self.guest.probe.shell(&format!("pids=$(pidof {name}); kill -9 $pids; echo $pids")).await?;
+        let before = ids(&before);
         eventually(&format!("{name} runs again"), LIMIT, || async {
-            let now = self.guest.probe.shell(&format!("pidof {name} || true")).await?;
-            let fresh = !now.trim().is_empty() && now.split_whitespace().all(|pid| !before.contains(pid));
-            Ok(if fresh { Seen::Yes(()) } else { Seen::NotYet(now) })
+            let now = ids(&self.guest.probe.shell(&format!("pidof {name} || true")).await?);
+            Ok(seen(!now.is_empty() && now.is_disjoint(&before), format!("was {before:?}, is {now:?}")))
         })
         .await?;
         Ok(began.elapsed())
