@@ -142,6 +142,8 @@ fn a_refused_pod_is_awaited_once_a_node_has_room_that_had_none() {
     let named: Vec<_> = awaited.iter().map(|next| (next.pod.uid.as_str(), next.node.as_str())).collect();
     assert_eq!(named, [("refused", "n1")]);
     assert_eq!(freed.awaited(&freed, 9), [], "nothing changed");
+    model.apply(Event::Placements(Change::Apply(placement("n1", 3, &[("c", "4-7")]))));
+    assert_eq!(model.snapshot().awaited(&freed, 9), [], "the node changed and had room before");
     assert!(freed.still_awaited("refused", "n1").is_some() && pod_gone.still_awaited("refused", "n1").is_none());
     assert_eq!(freed.awaited(&Snapshot::default(), 9).len(), 1, "a process that starts has missed the moment");
 }
