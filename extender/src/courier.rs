@@ -15,7 +15,7 @@ use fairlead_placement::{
 use fairlead_runtime::{ApiError, deadline};
 use k8s_openapi::api::core::v1::{Binding, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
@@ -62,15 +62,23 @@ impl Courier {
     pub async fn carry(&self, request: &Request, limit: Duration) -> Option<Event> {
         Some(match request {
             Request::ReadPod { pod } => Event::Pod(self.read_pod(pod, limit).await),
-            Request::ReadPlacement { node, live } => Event::Placement(self.read_placement(node, *live, limit).await),
-            Request::Reserve { node, uid, generation, replaces, reservation, .. } => {
+            Request::ReadPlacement { node, live, bound } => {
+                let carried = if *bound { Some(self.list_bound(node, limit).await) } else { None };
+                Event::Placement(match carried.transpose() {
+                    Ok(carried) => self.read_placement(node, *live, carried.as_deref(), limit).await,
+                    Err(error) => PlacementRead::Failed(error.chain()),
+                })
+            }
+            Request::Reserve { node, uid, generation, replaces, reservation, restores, .. } => {
                 let path = match replaces {
                     Some(index) => format!("/spec/reservations/{index}"),
                     None => "/spec/reservations/-".to_owned(),
                 };
                 let op = if replaces.is_some() { "replace" } else { "add" };
-                let write = json!({ "op": op, "path": path, "value": to_wire(reservation) });
-                Event::Patched(self.patch("write reservation", node, uid, *generation, vec![write], limit).await)
+                let mut writes = vec![json!({ "op": op, "path": path, "value": to_wire(reservation) })];
+                let lost = restores.iter().map(to_wire);
+                writes.extend(lost.map(|held| json!({ "op": "add", "path": "/spec/reservations/-", "value": held })));
+                Event::Patched(self.patch("write reservation", node, uid, *generation, writes, limit).await)
             }
             Request::Release { node, uid, generation, index, pod_uid } => {
                 let entry = format!("/spec/reservations/{index}");
@@ -108,13 +116,23 @@ impl Courier {
         }
     }
 
-    async fn read_placement(&self, node: &str, live: bool, limit: Duration) -> PlacementRead {
+    /// The live pods bound to a node: consistent, so that none is missing that the watch has not shown yet.
+    async fn list_bound(&self, node: &str, limit: Duration) -> Result<Vec<Pod>, ApiError> {
+        let pods: Api<Pod> = Api::all(self.client.clone());
+        let params = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        deadline("list Pods of the node", limit, async { pods.list(&params).await }).await.map(|list| list.items)
+    }
+
+    async fn read_placement(&self, node: &str, live: bool, bound: Option<&[Pod]>, limit: Duration) -> PlacementRead {
         if !live {
             return self.snapshot.load().placement(node);
         }
         match deadline("read NodePlacement", limit, async { self.placements.get_opt(node).await }).await {
             Ok(None) => PlacementRead::Refused(Reason::NoPlacementObject),
-            Ok(Some(placement)) => self.snapshot.load().placement_live(node, &placement),
+            Ok(Some(placement)) => match bound {
+                Some(bound) => self.snapshot.load().placement_with_bound(node, &placement, bound),
+                None => self.snapshot.load().placement_live(node, &placement),
+            },
             Err(error) => PlacementRead::Failed(error.chain()),
         }
     }

@@ -79,7 +79,19 @@ async fn a_placement_made_anew_gives_away_nothing_that_a_pod_runs_on() {
     let (house, api) = house(&[runs, pod("p", "4")], &[]);
     assert_eq!(house.bind("p", "n1").await, "");
     let placement = api.get(&placement_path("n1")).unwrap();
-    assert_eq!(placement["spec"]["reservations"][0]["cpus"], "2-3,18-19");
+    let reservations = &placement["spec"]["reservations"];
+    assert_eq!(reservations[0]["cpus"], "2-3,18-19");
+    // The first promise there restores what was lost.
+    assert_eq!((&reservations[1]["podUID"], &reservations[1]["cpus"]), (&json!("uid-runs"), &json!("0-1,16-17")));
+}
+
+#[tokio::test]
+async fn a_new_placement_is_promised_on_after_a_live_list_and_a_used_one_without() {
+    let (house, api) = house(&[pod("p", "4"), pod("q", "4")], &[]);
+    assert_eq!(house.bind("p", "n1").await, "");
+    assert_eq!(api.seen("GET /api/v1/pods"), 1);
+    assert_eq!(house.bind("q", "n1").await, "");
+    assert_eq!(api.seen("GET /api/v1/pods"), 1);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use crate::holes::Holes;
 use crate::observed::{Watched, distrust_of};
 use crate::pod::PodView;
 use crate::pools::Pools;
-use crate::reservations::{carried_by, from_wire};
+use crate::reservations::{carried_by_all, from_wire};
 use crate::shapes::{Shape, Shapes};
 use crate::table::Named;
 use fairlead_crds::node_placement::Reservation as WireReservation;
@@ -254,15 +254,8 @@ impl Parts<'_> {
     /// What the live pods run on by their annotations, and the pods of which nobody can tell. Also those with a
     /// reservation that the watch shows: the live list that a bind decides on may have lost it.
     fn carried(&self) -> (Vec<Reservation>, Vec<(String, Distrust)>) {
-        let (mut carried, mut unreadable) = (Vec::new(), Vec::new());
-        let Ok(machine) = self.machine() else { return (carried, unreadable) };
-        for (pod, _) in self.pods.iter().filter(|(pod, _)| !pod.terminal) {
-            match carried_by(pod, &machine) {
-                Ok(held) => carried.extend(held),
-                Err(distrust) => unreadable.push((pod.id.uid.clone(), distrust)),
-            }
-        }
-        (carried, unreadable)
+        let Ok(machine) = self.machine() else { return Default::default() };
+        carried_by_all(self.pods.iter().map(|(pod, _)| *pod).filter(|pod| !pod.terminal), &machine)
     }
 
     /// Pods of WorkerPools with CPUs of their own, by reservation or by annotation. One that is promised something and not

@@ -64,7 +64,7 @@ pub fn annotation_of(reservation: &Reservation) -> Placement {
 /// # Errors
 /// An annotation of a pod of our scheduler that cannot be read, or is of another machine: that pod runs on CPUs of its
 /// own, and nobody knows which. Also if it asks for none by now: a resize to a fraction takes no CPUs from it.
-pub(crate) fn carried_by(pod: &PodView, machine: &Machine) -> Result<Option<Reservation>, Distrust> {
+fn carried_by(pod: &PodView, machine: &Machine) -> Result<Option<Reservation>, Distrust> {
     let ours = pod.scheduler == keys::SCHEDULER_NAME;
     let Some(text) = pod.placement.as_ref().filter(|_| ours) else { return Ok(None) };
     let unreadable = |why: String| Distrust {
@@ -95,4 +95,19 @@ pub(crate) fn carried_by(pod: &PodView, machine: &Machine) -> Result<Option<Rese
         }
     }
     Ok(Some(held))
+}
+
+/// What all of these carry, and the pods (by UID) of which nobody can tell.
+pub(crate) fn carried_by_all<'a>(
+    pods: impl Iterator<Item = &'a PodView>,
+    machine: &Machine,
+) -> (Vec<Reservation>, Vec<(String, Distrust)>) {
+    let (mut carried, mut unreadable) = (Vec::new(), Vec::new());
+    for pod in pods {
+        match carried_by(pod, machine) {
+            Ok(held) => carried.extend(held),
+            Err(distrust) => unreadable.push((pod.id.uid.clone(), distrust)),
+        }
+    }
+    (carried, unreadable)
 }

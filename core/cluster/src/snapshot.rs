@@ -6,6 +6,7 @@ use crate::node::{NodeView, PlacementEntry, PlacementView, holds};
 use crate::pod::{PodView, PodWish};
 use crate::pod_table::PodTable;
 use crate::pools::Pools;
+use crate::reservations::carried_by_all;
 use crate::share::Lines;
 use crate::sums::Sums;
 use crate::table::Table;
@@ -13,7 +14,7 @@ use crate::tenant::{QuotaFacts, TenantView};
 use fairlead_crds::NodePlacement;
 use fairlead_fairshare::ResourceVector;
 use fairlead_placement::reap::{Candidate, Seen, candidates};
-use fairlead_placement::{PlacementFacts, PlacementRead, PodFacts, Reason, Reservation};
+use fairlead_placement::{Beside, PlacementFacts, PlacementRead, PodFacts, Reason, Reservation};
 use fairlead_topology::Surroundings;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
@@ -200,7 +201,7 @@ impl Snapshot {
     pub fn placement(&self, node: &str) -> PlacementRead {
         let Some(view) = self.node_named(node) else { return PlacementRead::Refused(Reason::NodeUnknown) };
         match &view.placement {
-            Some(placement) => facts(view, placement.clone()),
+            Some(placement) => facts(view, placement.clone(), view.beside.clone(), &view.unreadable),
             None => PlacementRead::Refused(Reason::NoPlacementObject),
         }
     }
@@ -208,6 +209,27 @@ impl Snapshot {
     /// The same of a NodePlacement that was read live; the machine is the one of this snapshot.
     #[must_use]
     pub fn placement_live(&self, node: &str, live: &NodePlacement) -> PlacementRead {
+        self.live(node, live, |view| (view.beside.clone(), view.unreadable.clone()))
+    }
+
+    /// The same with what the pods bound there carry, `bound` being a live list of them, instead of what the watch shows.
+    #[must_use]
+    pub fn placement_with_bound(&self, node: &str, live: &NodePlacement, bound: &[Pod]) -> PlacementRead {
+        self.live(node, live, |view| {
+            let pods: Vec<PodView> = bound.iter().filter_map(PodView::of).filter(|pod| !pod.terminal).collect();
+            let (carried, unreadable) =
+                view.machine.as_deref().map_or_else(Default::default, |machine| carried_by_all(pods.iter(), machine));
+            let unreadable = unreadable.into_iter().map(|(uid, _)| uid).collect();
+            (Beside { carried, ..view.beside.clone() }, unreadable)
+        })
+    }
+
+    fn live(
+        &self,
+        node: &str,
+        live: &NodePlacement,
+        beside: impl FnOnce(&NodeView) -> (Beside, Vec<String>),
+    ) -> PlacementRead {
         let Some(view) = self.node_named(node) else { return PlacementRead::Refused(Reason::NodeUnknown) };
         let entry = PlacementEntry::of(live);
         if !entry.is_of(&view.uid) {
@@ -215,7 +237,9 @@ impl Snapshot {
         }
         let readable = entry.reservations.is_ok();
         let reservations = entry.reservations.unwrap_or_default();
-        facts(view, PlacementView { uid: entry.uid, generation: entry.generation, reservations, readable })
+        let placement = PlacementView { uid: entry.uid, generation: entry.generation, reservations, readable };
+        let (beside, unreadable) = beside(view);
+        facts(view, placement, beside, &unreadable)
     }
 
     /// Reservations that seem to be held for nobody; the live pod decides ([`fairlead_placement::reap`]). `known_ms` is asked
@@ -246,13 +270,13 @@ impl Snapshot {
     }
 }
 
-fn facts(view: &NodeView, placement: PlacementView) -> PlacementRead {
+fn facts(view: &NodeView, placement: PlacementView, beside: Beside, unreadable: &[String]) -> PlacementRead {
     if !placement.readable {
         return PlacementRead::Refused(Reason::NodeDistrusted);
     }
     let why = || view.distrust.as_ref().map_or(Reason::NoTopology, |distrust| distrust.reason);
     // By this list, which may be another than the one that the view is made from.
-    let unknown = view.unreadable.iter().any(|uid| !holds(&placement.reservations, uid));
+    let unknown = unreadable.iter().any(|uid| !holds(&placement.reservations, uid));
     let no_promises = [Reason::NodeNotOwned, Reason::NodeDrifted];
     let barred = view.distrust.as_ref().map(|distrust| distrust.reason).filter(|reason| no_promises.contains(reason));
     PlacementRead::Found(PlacementFacts {
@@ -264,7 +288,7 @@ fn facts(view: &NodeView, placement: PlacementView) -> PlacementRead {
             Some(reason) => Err(reason),
             None => view.machine.clone().ok_or_else(why),
         },
-        beside: view.beside.clone(),
+        beside,
         around: Surroundings::default(),
     })
 }

@@ -63,6 +63,8 @@ struct Pinned {
 enum Freshness {
     Watch,
     Live,
+    /// Live, and with what the live pods bound there carry.
+    WithBound,
 }
 
 impl State {
@@ -132,8 +134,8 @@ impl State {
     }
 
     fn read_placement(&self, job: Job, pinned: Pinned, freshness: Freshness) -> (Self, Vec<Request>) {
-        let live = freshness == Freshness::Live;
-        let request = Request::ReadPlacement { node: job.request.node.clone(), live };
+        let (live, bound) = (freshness != Freshness::Watch, freshness == Freshness::WithBound);
+        let request = Request::ReadPlacement { node: job.request.node.clone(), live, bound };
         self.go(Phase::ReadingPlacement(job, pinned, freshness), request)
     }
 
@@ -230,18 +232,14 @@ impl State {
             return self.on_pool(job, pinned, fresh, read);
         }
         match read {
+            // Made anew, perhaps in the place of one that was lost, and the watch may not show what runs there.
+            PlacementRead::Found(facts) if facts.is_new() && fresh != Freshness::WithBound => {
+                self.read_placement(job.clone(), pinned.clone(), Freshness::WithBound)
+            }
+            // Bound by another attempt meanwhile. Promised anew, it could get other CPUs than it runs on.
+            PlacementRead::Found(facts) if facts.is_carried_by(&job.request.pod.uid) => self.retry_pod(job, CONTENDED),
             PlacementRead::Found(facts) => match promise(job, pinned, facts) {
-                Ok((replaces, reservation)) => {
-                    let request = Request::Reserve {
-                        node: job.request.node.clone(),
-                        uid: facts.uid.clone(),
-                        generation: facts.generation,
-                        replaces,
-                        reservation: reservation.clone(),
-                        shared_milli: pinned.shared_milli,
-                    };
-                    self.go(Phase::Reserving(job.clone(), pinned.clone(), reservation), request)
-                }
+                Ok(promise) => self.reserve(job, pinned, facts, promise),
                 // What the watch shows may have been freed since.
                 Err(_) if fresh == Freshness::Watch => {
                     self.read_placement(job.clone(), pinned.clone(), Freshness::Live)
@@ -256,6 +254,20 @@ impl State {
                 self.answer(Err(BindError::Unreadable { what: "NodePlacement", message: message.clone() }))
             }
         }
+    }
+
+    fn reserve(&self, job: &Job, pinned: &Pinned, facts: &PlacementFacts, promise: Promised) -> (Self, Vec<Request>) {
+        let Promised { replaces, reservation, restores } = promise;
+        let request = Request::Reserve {
+            node: job.request.node.clone(),
+            uid: facts.uid.clone(),
+            generation: facts.generation,
+            replaces,
+            reservation: reservation.clone(),
+            restores,
+            shared_milli: pinned.shared_milli,
+        };
+        self.go(Phase::Reserving(job.clone(), pinned.clone(), reservation), request)
     }
 
     fn on_patched(
@@ -332,9 +344,17 @@ fn bind(job: &Job, resource_version: Option<String>, placement: Option<Reservati
     Request::Bind { pod, node, resource_version, placement, shared_milli }
 }
 
-/// The reservation to write, and the index of the pod's own one that it replaces. CPUs once promised to the pod stay the
-/// same as long as they are what it asks for: a Binding that carries them may still be under way.
-fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<(Option<usize>, Reservation), Reason> {
+/// What one patch writes.
+struct Promised {
+    /// Index of the pod's own reservation that the new one replaces.
+    replaces: Option<usize>,
+    reservation: Reservation,
+    restores: Vec<Reservation>,
+}
+
+/// The reservation to write. CPUs once promised to the pod stay the same as long as they are what it asks for: a Binding
+/// that carries them may still be under way.
+fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<Promised, Reason> {
     let pod = &job.request.pod;
     let machine = facts.machine.as_ref().map_err(|reason| *reason)?;
     let own = facts.reservations.iter().position(|held| held.pod.uid == pod.uid);
@@ -342,16 +362,46 @@ fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<(Option
     if let Some(held) = former.filter(|held| serves(held, pinned)) {
         may_renew(machine, held, pinned, facts)?;
         let renewed = held.reserved_at_ms.saturating_add(RENEWAL_STEP_MS).max(job.now_ms);
-        return Ok((own, Reservation { reserved_at_ms: renewed, ..held.clone() }));
+        let reservation = Reservation { reserved_at_ms: renewed, ..held.clone() };
+        let restores = restores(machine, job, facts, own, &reservation);
+        return Ok(Promised { replaces: own, reservation, restores });
     }
     let room = room(machine, pinned, facts, &pod.uid)?;
     match choose(machine, &room.as_node(), &pinned.wanted, &facts.around) {
         Verdict::Fits(choice) => {
             let after_former = former.map_or(0, |former| former.reserved_at_ms.saturating_add(RENEWAL_STEP_MS));
-            Ok((own, Reservation::of_choice(PodRef::clone(pod), job.now_ms.max(after_former), choice)))
+            let reservation = Reservation::of_choice(PodRef::clone(pod), job.now_ms.max(after_former), choice);
+            let restores = restores(machine, job, facts, own, &reservation);
+            Ok(Promised { replaces: own, reservation, restores })
         }
         Verdict::DoesNotFit(no) => Err(Reason::from(no)),
     }
+}
+
+/// What live pods carry and no reservation says, as far as all of it can stand beside the others and the new one. What
+/// cannot stays held beside the list for as long as its pod lives ([`Room`]).
+fn restores(
+    machine: &Machine,
+    job: &Job,
+    facts: &PlacementFacts,
+    own: Option<usize>,
+    reservation: &Reservation,
+) -> Vec<Reservation> {
+    let mut missing = facts.beside.unrestored(&facts.reservations, &job.request.pod.uid).peekable();
+    if missing.peek().is_none() {
+        return Vec::new();
+    }
+    let others = facts.reservations.iter().enumerate().filter(|(index, _)| Some(*index) != own);
+    let mut listed: Vec<Reservation> = others.map(|(_, held)| held.clone()).collect();
+    listed.push(reservation.clone());
+    let before = listed.len();
+    for carried in missing {
+        listed.push(Reservation { reserved_at_ms: job.now_ms, ..carried.clone() });
+        if Held::of(machine, &listed).is_err() {
+            listed.pop();
+        }
+    }
+    listed.split_off(before)
 }
 
 fn room(machine: &Machine, pinned: &Pinned, facts: &PlacementFacts, own: &str) -> Result<Room, Reason> {

@@ -46,10 +46,25 @@ pub struct PlacementFacts {
     pub reservations: Vec<Reservation>,
     /// The machine, or why none is known: then nothing can be promised, but everything can be taken back.
     pub machine: Result<Arc<Machine>, Reason>,
-    /// What is held there beside the reservations, as the watch shows it.
+    /// What is held there beside the reservations, as the watch shows it; what pods carry as a live list shows it, if the
+    /// request said so.
     pub beside: Beside,
     /// What lies around the pod that asks; empty for one that wishes nothing of it, and where nobody asks for a pod.
     pub around: Surroundings,
+}
+
+impl PlacementFacts {
+    /// Whether nothing was written to it since it was made: an API server counts the generations of an object from 1.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.generation <= 1
+    }
+
+    /// Whether a pod is known to be bound there with CPUs of its own.
+    #[must_use]
+    pub fn is_carried_by(&self, pod_uid: &str) -> bool {
+        self.beside.carried.iter().any(|held| held.pod.uid == pod_uid)
+    }
 }
 
 /// Answer to reading a NodePlacement.

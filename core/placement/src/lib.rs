@@ -12,8 +12,10 @@
 //!    be followed by a Binding to this node. For a pod that is merely unbound, the generation is read first, then the pod
 //!    is touched (which makes every Binding under way fail by rule 2), then the reservation is freed: an attempt that
 //!    read the pod after the touch also wrote after it, and either that write or the freeing loses by rule 1.
-//! 4. A NodePlacement can be lost and made anew, empty, while its pods run on. So what a live pod's Binding carried is held
-//!    whether there is a reservation or not, and a promise counts until its pod is seen bound ([`Beside`], [`Room`]).
+//! 4. A NodePlacement can be lost and made anew, empty, while its pods run on. So whoever finds one that was never written
+//!    lists the live pods bound there, and the first promise restores what they carry; what a Binding that came too late
+//!    carried is held as soon as it is seen, and restored with the next promise ([`Beside`], [`Room`]). The annotation
+//!    alone is no promise: the agent runs no container of its own CPUs without the reservation.
 mod drift;
 mod facts;
 mod life;

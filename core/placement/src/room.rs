@@ -53,6 +53,13 @@ impl Beside {
         self.system_reserve.saturating_add(u32::try_from(cpus).unwrap_or(u32::MAX))
     }
 
+    /// What pods other than `own` that are known to be bound carry, and have no reservation for among these.
+    pub fn unrestored<'a>(&'a self, listed: &'a [Reservation], own: &'a str) -> impl Iterator<Item = &'a Reservation> {
+        self.carried
+            .iter()
+            .filter(move |held| held.pod.uid != own && !listed.iter().any(|entry| entry.pod.uid == held.pod.uid))
+    }
+
     /// What is held by pods other than `own` that have no reservation among these.
     pub fn unlisted<'a>(&'a self, listed: &'a [Reservation], own: &'a str) -> impl Iterator<Item = &'a Reservation> {
         let promised = self.promises.iter().filter_map(|promise| promise.reservation.as_ref());

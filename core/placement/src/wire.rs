@@ -53,6 +53,8 @@ pub enum Request {
         node: String,
         /// Whether the watch is known to be behind.
         live: bool,
+        /// Whether what the pods bound there carry is to be listed live as well: first the pods, then the NodePlacement.
+        bound: bool,
     },
     /// Write the reservation by JSON patch, with a `test` on `/metadata/uid` and `/metadata/generation`: `add` at
     /// `/spec/reservations/-`, or `replace` at an index.
@@ -67,6 +69,8 @@ pub enum Request {
         replaces: Option<usize>,
         /// What is promised.
         reservation: Reservation,
+        /// What live pods carry and the NodePlacement has lost: appended by the same patch.
+        restores: Vec<Reservation>,
         /// Milli-CPU that the pod takes from the shared pool besides: counts from now on.
         shared_milli: u64,
     },

@@ -47,7 +47,7 @@ impl State {
     }
 
     fn read_placement(&self) -> Request {
-        Request::ReadPlacement { node: self.node.clone(), live: true }
+        Request::ReadPlacement { node: self.node.clone(), live: true, bound: false }
     }
 
     fn read_pod(&self) -> Request {

@@ -47,7 +47,7 @@ impl Run {
     }
 
     fn reads_placement(&self, expected_live: bool) {
-        assert_eq!(self.one(), &Request::ReadPlacement { node: "n1".into(), live: expected_live });
+        assert_eq!(self.one(), &Request::ReadPlacement { node: "n1".into(), live: expected_live, bound: false });
     }
 
     fn reads_pod(&self) {
@@ -193,6 +193,31 @@ fn a_reservation_that_no_longer_is_what_the_pod_asks_for_is_replaced() {
     assert_eq!(run.reserved(), (4, Some(0), "0-2".into(), NOW_MS));
 }
 
+/// A NodePlacement that was never written, and what the live pods bound there carry.
+fn anew(carried: Vec<fairlead_placement::Reservation>) -> Event {
+    let beside = Beside { carried, ..Beside::default() };
+    Event::Placement(PlacementRead::Found(PlacementFacts { beside, ..placement(1, 4, Vec::new()) }))
+}
+
+#[test]
+fn a_placement_made_anew_is_promised_on_after_a_live_list_and_what_runs_there_is_restored() {
+    let mut run = Run::start(Some(waiting("u1", 2)));
+    run.tell(anew(Vec::new()));
+    assert_eq!(run.one(), &Request::ReadPlacement { node: "n1".into(), live: true, bound: true });
+    run.tell(anew(vec![held("runs", "0"), held("overlaps", "0"), held("elsewhere", "9")]));
+    let Request::Reserve { reservation, restores, .. } = run.one() else { panic!("{:?}", run.asked) };
+    assert_eq!(reservation.cpus, mask("1-2"));
+    // What contradicts the rest is only kept free of.
+    assert_eq!(restores, &[fairlead_placement::Reservation { reserved_at_ms: NOW_MS, ..held("runs", "0") }]);
+}
+
+#[test]
+fn a_pod_that_is_bound_there_meanwhile_gets_no_other_cpus_than_it_runs_on() {
+    let mut run = Run::start(Some(waiting("u1", 2)));
+    run.tell(anew(Vec::new())).tell(anew(vec![held("u1", "2-3")])).reads_pod();
+    run.tell(found(bound_to("n1"))).answers(Ok(()));
+}
+
 #[test]
 fn a_lost_reply_after_the_binding_is_settled_by_the_live_pod() {
     let start = || {
@@ -325,7 +350,7 @@ fn the_deadline_ends_every_phase_and_frees_nothing() {
 #[test]
 fn endless_conflicts_end() {
     let mut run = Run::start(Some(waiting("u1", 2)));
-    for generation in 0..i64::from(MAX_ROUNDS) {
+    for generation in 2..2 + i64::from(MAX_ROUNDS) {
         run.placement(generation, Vec::new()).tell(Event::Patched(PatchOutcome::Conflict));
     }
     run.reads_placement(true);

@@ -11,7 +11,7 @@ use support::{held, machine, mask, placement, pod, waiting};
 
 fn begin(even_unbound: bool) -> State {
     let (state, asked) = start(Candidate { node: "n1".into(), pod: pod("u1"), even_unbound });
-    assert_eq!(asked, [Request::ReadPlacement { node: "n1".into(), live: true }]);
+    assert_eq!(asked, [Request::ReadPlacement { node: "n1".into(), live: true, bound: false }]);
     state
 }
 
@@ -103,7 +103,7 @@ fn a_conflict_starts_over_and_an_absent_reservation_ends_it() {
     for outcome in [PatchOutcome::Conflict, PatchOutcome::Lost, PatchOutcome::Throttled { after_ms: 1_000 }] {
         let (state, asked) = tell(&state, Event::Patched(outcome));
         let (state, asked) = after_pause(state, asked);
-        assert_eq!(asked, Request::ReadPlacement { node: "n1".into(), live: true });
+        assert_eq!(asked, Request::ReadPlacement { node: "n1".into(), live: true, bound: false });
         let (_, asked) = tell(&state, Event::Placement(PlacementRead::Found(placement(6, 4, Vec::new()))));
         assert_eq!(asked, Request::Finished(Withdrawal::NothingHeld));
     }

@@ -98,7 +98,10 @@ impl Api {
             let body = Body::from(b"Too many requests, please try again later.".to_vec());
             return Ok(Response::builder().status(429).header("Retry-After", "1").body(body).unwrap());
         }
-        let answer = self.0.lock().unwrap().answer(&parts.method, &path, &body, fault);
+        let answer = match parts.uri.query().and_then(|query| query.split_once("spec.nodeName%3D")) {
+            Some((_, node)) if path == "/api/v1/pods" => Ok(self.0.lock().unwrap().pods_on(node)),
+            _ => self.0.lock().unwrap().answer(&parts.method, &path, &body, fault),
+        };
         let lost = matches!(fault, Some(Fault::BindingAnswerLost | Fault::PatchAnswerLost));
         let (code, value) = match answer {
             _ if lost => (500, status(500, "connection lost")),
@@ -158,6 +161,11 @@ impl Objects {
             }
             _ => Err((405, "not offered")),
         }
+    }
+
+    fn pods_on(&self, node: &str) -> Value {
+        let pods = self.all.values().filter(|object| object["spec"]["nodeName"] == *node);
+        json!({ "kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods.collect::<Vec<_>>() })
     }
 
     fn bind(&mut self, path: &str, binding: &Value) -> Answer {
