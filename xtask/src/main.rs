@@ -8,6 +8,7 @@ mod image;
 mod install;
 mod node;
 mod reference;
+mod search;
 mod shell;
 mod tidy;
 mod tiers;
@@ -70,6 +71,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         output: Option<PathBuf>,
     },
+    /// Search every state of a protocol that its budget allows, on the shipped steps.
+    Search(search::Arguments),
     /// Write CRDs, reference pages and the chart's README from their sources.
     Generate {
         /// Write nothing; fail when a file is not what would be written.
@@ -106,6 +109,7 @@ fn run() -> Result<ExitCode> {
         Command::Test { tier, without_tier } => return tiers::test(&checkout, &tier, &without_tier),
         Command::Bench { name } => bench::bench(&checkout, name.as_deref())?,
         Command::Image { only, profile, output } => image::image(&checkout, &only, profile, output.as_deref())?,
+        Command::Search(arguments) => return search::search(&checkout, &arguments),
         Command::Generate { check } => generate::generate(&checkout, check)?,
         Command::Tidy => tidy::tidy(&checkout)?,
     }

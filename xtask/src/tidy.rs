@@ -12,7 +12,7 @@ use crate::shell::{Checkout, read};
 const FILE_BUDGET: usize = 600;
 
 /// Which of ours a crate may use (DESIGN §3), and what of others it may not name as a dependency.
-const IMPORTS: [(&str, &[&str], &[&str]); 14] = [
+const IMPORTS: [(&str, &[&str], &[&str]); 15] = [
     ("fairlead-topology", &[], PURE),
     ("fairlead-fairshare", &[], PURE),
     ("fairlead-scaling", &[], PURE),
@@ -33,6 +33,7 @@ const IMPORTS: [(&str, &[&str], &[&str]); 14] = [
         &[],
     ),
     ("fairlead-cli", CLI, &[]),
+    ("fairlead-sim", EVERYTHING, &[]),
     ("fairlead-e2e", &["fairlead-crds"], &[]),
     ("xtask", &[], &[]),
 ];
@@ -46,6 +47,19 @@ const SERVER: &[&str] = &[
     "fairlead-cluster",
     "fairlead-crds",
     "fairlead-runtime",
+];
+const EVERYTHING: &[&str] = &[
+    "fairlead-topology",
+    "fairlead-placement",
+    "fairlead-fairshare",
+    "fairlead-scaling",
+    "fairlead-cluster",
+    "fairlead-crds",
+    "fairlead-runtime",
+    "fairlead-extender",
+    "fairlead-operator",
+    "fairlead-discovery",
+    "fairlead-agent",
 ];
 const CLI: &[&str] = &[
     "fairlead-topology",

@@ -9,13 +9,15 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::shell::{Checkout, run, words};
-use crate::{charts, cluster, generate, install, node, tidy, upstream};
+use crate::{charts, cluster, generate, install, node, search, tidy, upstream};
 
 /// A part of the tests with needs of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Tier {
     /// Format, lints, unit and property tests, drift of generated files, charts. Starts nothing.
     Hermetic,
+    /// The exhaustive searches, bounded.
+    Search,
     /// Against etcd, kube-apiserver, kube-controller-manager, kube-scheduler, kwok, Redis and helm.
     ControlPlane,
     /// A genuine node joined to that: QEMU guest with several NUMA nodes, kubelet, containerd, runc, and our agent's image.
@@ -26,6 +28,7 @@ impl Tier {
     fn name(self) -> &'static str {
         match self {
             Self::Hermetic => "hermetic",
+            Self::Search => "search",
             Self::ControlPlane => "control-plane",
             Self::Node => "node",
         }
@@ -34,6 +37,10 @@ impl Tier {
     fn run(self, checkout: &Checkout, tally: &mut Tally) -> Result<()> {
         match self {
             Self::Hermetic => hermetic(checkout, tally),
+            Self::Search => {
+                tally.check("search placement --bounded", || search::bounded(checkout));
+                Ok(())
+            }
             Self::ControlPlane => control_plane(checkout, tally),
             Self::Node => genuine_node(checkout, tally),
         }

@@ -1,0 +1,593 @@
+//! What can happen next: the API server, the agent and the people around the shipped steps.
+use super::steps::{Next, Outcome, SeenBound, SeenPod, Steps, Told};
+use super::world::{Ask, Attempt, Entry, NODES, NONE, PODS, Placement, Pod, World, Write, WriteKind};
+use super::{Guard, Setting};
+
+/// What happened in one move, in the numbers of the state it began in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// What.
+    pub what: What,
+    /// Who, or [`NONE`].
+    pub extender: u8,
+    /// Which pod, or [`NONE`].
+    pub pod: u8,
+    /// Which node, or [`NONE`].
+    pub node: u8,
+    /// It is part of a bind, no withdrawal.
+    pub binds: bool,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A bind or a withdrawal begins.
+    Begins {
+        /// The watch is behind.
+        behind: bool,
+    },
+    /// The pod is read.
+    ReadsPod {
+        /// By a watch that is behind.
+        behind: bool,
+    },
+    /// The NodePlacement is read.
+    ReadsPlacement {
+        /// Live.
+        live: bool,
+        /// By a watch that is behind.
+        behind: bool,
+        /// Pods bound there that the watch does not show.
+        unseen: u8,
+    },
+    /// A write gets its answer.
+    Writes(WriteKind, Outcome),
+    /// A write whose answer nobody hears arrives.
+    Arrives(WriteKind, Outcome),
+    /// A write is under way and its answer will not be heard.
+    Loses(WriteKind),
+    /// The deadline ends it.
+    Deadline,
+    /// The process dies.
+    Crashes,
+    /// The pod is gone.
+    PodGoes,
+    /// The pod gets a deletion timestamp.
+    PodDeleting,
+    /// The pod ends.
+    PodEnds,
+    /// Somebody else writes to the pod.
+    PodWritten,
+    /// The Node is deleted.
+    NodeGoes,
+    /// Its NodePlacement is collected.
+    Collected,
+    /// A Node of that name is there again.
+    NodeReturns,
+    /// The agent makes the NodePlacement.
+    Made,
+    /// The agent lets the container run.
+    Runs,
+}
+
+/// One thread's view of a search.
+pub struct Moves<'a> {
+    /// The search.
+    pub setting: &'a Setting,
+    /// The shipped steps.
+    pub steps: Steps<'a>,
+}
+
+type Out<'o> = &'o mut dyn FnMut(Move, World);
+
+impl Moves<'_> {
+    fn off(&self, guard: Guard) -> bool {
+        self.setting.without == Some(guard)
+    }
+
+    /// Every state that can follow.
+    pub fn next(&mut self, world: &World, out: Out<'_>) {
+        self.begin(world, out);
+        for index in 0..world.attempts.len() {
+            if world.attempts[index].is_some() {
+                self.go_on(world, index, out);
+            }
+        }
+        for index in 0..world.late.len() {
+            let write = world.late[index];
+            if write.kind != WriteKind::None {
+                let mut after = *world;
+                after.late[index] = Write::NONE;
+                let outcome = self.write(&mut after, &write);
+                out(moved(What::Arrives(write.kind, outcome), NONE, write.pod, write.node, true), after);
+            }
+        }
+        self.crash(world, out);
+        self.pods_change(world, out);
+        self.nodes_change(world, out);
+    }
+
+    fn begin(&mut self, world: &World, out: Out<'_>) {
+        let setting = self.setting;
+        let Some(slot) = world.attempts.iter().position(|attempt| !attempt.is_some()) else { return };
+        for (extender, pod, node) in setting.everybody() {
+            let known = |attempt: &&Attempt| attempt.extender == extender && attempt.pod == pod;
+            if world.budget.binds > 0 && !world.attempts.iter().filter(known).any(|attempt| attempt.binds) {
+                let (now, before) = (world.pods[usize::from(pod)], world.pods_before[usize::from(pod)]);
+                for (seen, behind) in views(now, before) {
+                    // What is not shown as bindable is not scheduled.
+                    if !seen.exists || seen.deleting || seen.terminal || seen.node != NONE {
+                        continue;
+                    }
+                    let mut after = *world;
+                    after.budget.binds -= 1;
+                    let attempt = Attempt { extender, binds: true, pod, node, pod_current: !behind, ..Attempt::NONE };
+                    after.attempts[slot] = attempt;
+                    self.tell(&mut after, slot, Told::Start(seen_pod(seen, node)));
+                    out(moved(What::Begins { behind }, extender, pod, node, true), after);
+                }
+            }
+            let held = world.nodes[usize::from(node)].placement.index_of(pod).is_some();
+            if world.budget.withdrawals > 0 && held {
+                let mut after = *world;
+                after.budget.withdrawals -= 1;
+                after.attempts[slot] = Attempt { extender, pod, node, ..Attempt::NONE };
+                self.tell(&mut after, slot, Told::Withdraw);
+                out(moved(What::Begins { behind: false }, extender, pod, node, false), after);
+            }
+        }
+    }
+
+    /// Tells a step, and notes what it asks for next.
+    fn tell(&mut self, world: &mut World, slot: usize, told: Told) {
+        let mut attempt = world.attempts[slot];
+        if told.is_in_vain() {
+            attempt.refused += 1;
+            if attempt.refused > self.setting.rounds {
+                world.attempts[slot] = Attempt::NONE;
+                return;
+            }
+        }
+        let (state, mut next) = self.steps.tell(attempt.state, told);
+        attempt.state = state;
+        let listed = world.nodes[usize::from(attempt.node)].placement.index_of(attempt.pod);
+        let index = listed.and_then(|index| u8::try_from(index).ok()).unwrap_or(NONE);
+        if let Next::Reserve { replaces, renewed, .. } = &mut next
+            && self.off(Guard::KeepPromised)
+        {
+            *replaces = index;
+            *renewed = index != NONE;
+        }
+        let unwritten = |cpus: u8| {
+            let entries = world.nodes[usize::from(attempt.node)].placement.entries;
+            entries.get(usize::from(index)).is_some_and(|entry| entry.cpus == cpus)
+        };
+        if let Next::Reserve { replaces, cpus, .. } = next
+            && self.off(Guard::RenewalWrites)
+            && replaces != NONE
+            && unwritten(cpus)
+        {
+            let (state, after) = self.steps.tell(state, Told::Patched(Outcome::Done));
+            (attempt.state, next) = (state, after);
+        }
+        let patch = |kind, current| Write {
+            kind,
+            pod: attempt.pod,
+            node: attempt.node,
+            current,
+            former: attempt.former,
+            generation: attempt.generation,
+        };
+        let (ask, keeps_pod, keeps_placement) = match next {
+            Next::Over(_) => {
+                world.attempts[slot] = Attempt::NONE;
+                return;
+            }
+            // A withdrawal knows the generation from before it reads the pod.
+            Next::ReadPod => (Ask::ReadPod, false, true),
+            Next::ReadPlacement { live, bound } => (Ask::ReadPlacement { live, bound }, true, false),
+            Next::Reserve { replaces, cpus, renewed, restored } => {
+                let restored = restored.map(|entry| absolute(entry, attempt.pod));
+                let kind = WriteKind::Reserve { replaces, cpus, renewed, restored };
+                (Ask::Write(patch(kind, attempt.placement_current)), true, false)
+            }
+            Next::Release(asked) => {
+                let write = patch(WriteKind::Release { index: asked }, attempt.placement_current);
+                (Ask::Write(write), false, false)
+            }
+            Next::Touch => {
+                let write = Write { former: false, generation: 0, ..patch(WriteKind::Touch, attempt.pod_current) };
+                (Ask::Write(write), false, true)
+            }
+            Next::Bind { cpus, fenced } => {
+                let bind = patch(WriteKind::Bind { cpus, fenced }, attempt.pod_current);
+                let write = Write { former: false, generation: 0, ..bind };
+                (Ask::Write(write), false, false)
+            }
+        };
+        attempt.ask = ask;
+        attempt.pod_current &= keeps_pod;
+        if !keeps_placement {
+            (attempt.placement_current, attempt.former, attempt.generation) = (false, false, 0);
+        }
+        world.attempts[slot] = attempt;
+    }
+
+    fn go_on(&mut self, world: &World, slot: usize, out: Out<'_>) {
+        let attempt = world.attempts[slot];
+        let says = |what| moved(what, attempt.extender, attempt.pod, attempt.node, attempt.binds);
+        match attempt.ask {
+            Ask::ReadPod => {
+                let (now, before) = (world.pods[usize::from(attempt.pod)], world.pods_before[usize::from(attempt.pod)]);
+                let by_watch = !attempt.binds && self.off(Guard::LiveRead);
+                // A watch may also not have heard of the pod yet.
+                let unheard = (Pod { exists: false, ..Pod::WAITING }, true);
+                let seen = views(now, before).chain(std::iter::once(unheard));
+                for (seen, behind) in seen.take(if by_watch { 3 } else { 1 }) {
+                    let mut after = *world;
+                    after.attempts[slot].pod_current = !behind;
+                    self.tell(&mut after, slot, Told::Pod(seen_pod(seen, attempt.node)));
+                    out(says(What::ReadsPod { behind }), after);
+                }
+            }
+            Ask::ReadPlacement { live, bound } => self.read_placement(world, slot, live, bound, out),
+            Ask::Write(write) => {
+                let write = self.just_read(world, write);
+                let mut after = *world;
+                let outcome = self.write(&mut after, &write);
+                let reserves = matches!(write.kind, WriteKind::Reserve { .. });
+                if reserves && outcome == Outcome::Conflict && self.off(Guard::ChooseAnew) {
+                    self.same_again(&mut after, slot, write);
+                } else {
+                    self.tell(&mut after, slot, answer(&write, outcome));
+                }
+                out(says(What::Writes(write.kind, outcome)), after);
+                self.faults(world, slot, &write, out);
+            }
+        }
+        if world.budget.faults > 0 {
+            let mut after = *world;
+            after.budget.faults -= 1;
+            let left = match attempt.ask {
+                Ask::Write(write) => after.leave(write),
+                _ => true,
+            };
+            if left {
+                self.tell(&mut after, slot, Told::DeadlineNear);
+                out(says(What::Deadline), after);
+            }
+        }
+    }
+
+    /// A write that names what was read only just before it, where the rule that forbids that is off.
+    fn just_read(&self, world: &World, mut write: Write) -> Write {
+        match &mut write.kind {
+            WriteKind::Bind { .. } if self.off(Guard::VersionFromBefore) => write.current = true,
+            WriteKind::Release { index } if self.off(Guard::PlacementFirst) => {
+                let placement = &world.nodes[usize::from(write.node)].placement;
+                *index = placement.index_of(write.pod).and_then(|index| u8::try_from(index).ok()).unwrap_or(NONE);
+                (write.current, write.former) = (true, false);
+            }
+            _ => {}
+        }
+        write
+    }
+
+    fn same_again(&self, world: &mut World, slot: usize, mut write: Write) {
+        let placement = world.nodes[usize::from(write.node)].placement;
+        if let WriteKind::Reserve { replaces, .. } = &mut write.kind {
+            *replaces = placement.index_of(write.pod).and_then(|index| u8::try_from(index).ok()).unwrap_or(NONE);
+        }
+        (write.current, write.former, write.generation) = (true, false, placement.generation);
+        world.attempts[slot].ask = Ask::Write(write);
+    }
+
+    /// A write that is refused, and one whose answer is lost: it may have happened, may yet happen, or never.
+    fn faults(&mut self, world: &World, slot: usize, write: &Write, out: Out<'_>) {
+        if world.budget.faults == 0 {
+            return;
+        }
+        let attempt = world.attempts[slot];
+        let says = |what| moved(what, attempt.extender, attempt.pod, attempt.node, attempt.binds);
+        let mut refused = *world;
+        refused.budget.faults -= 1;
+        let mut lost = refused;
+        self.tell(&mut refused, slot, answer(write, Outcome::Refused));
+        out(says(What::Writes(write.kind, Outcome::Refused)), refused);
+        if lost.leave(*write) {
+            self.tell(&mut lost, slot, answer(write, Outcome::Lost));
+            out(says(What::Loses(write.kind)), lost);
+        }
+    }
+
+    fn read_placement(&mut self, world: &World, slot: usize, live: bool, bound: bool, out: Out<'_>) {
+        let attempt = world.attempts[slot];
+        // Within one process binds to one node take turns from the reading to the writing.
+        let turn = |other: &Attempt| {
+            matches!(other.ask, Ask::Write(Write { kind: WriteKind::Reserve { .. }, .. }))
+                && (other.extender, other.node) == (attempt.extender, attempt.node)
+        };
+        if attempt.binds && world.attempts.iter().any(turn) {
+            return;
+        }
+        let node = world.nodes[usize::from(attempt.node)];
+        let says = |what| moved(what, attempt.extender, attempt.pod, attempt.node, attempt.binds);
+        let former = !node.placement.exists || (node.before.orphan && !node.placement.orphan);
+        for behind in [false, true] {
+            let placement = if behind { node.before } else { node.placement };
+            if behind && (live || node.before == node.placement || !node.before.exists) {
+                continue;
+            }
+            if !placement.exists {
+                let mut after = *world;
+                self.tell(&mut after, slot, Told::NoPlacement);
+                out(says(What::ReadsPlacement { live, behind, unseen: 0 }), after);
+                continue;
+            }
+            let carrying = (0..PODS).filter(|&pod| {
+                let bound = world.pods[pod];
+                bound.is_bound() && bound.node == attempt.node && placement.index_of(number(pod)).is_none()
+            });
+            let carrying = carrying.fold(0u8, |all, pod| all | 1 << pod);
+            for unseen in (0..=carrying).filter(|unseen| unseen & !carrying == 0 && (!bound || *unseen == 0)) {
+                let mut after = *world;
+                let known = &mut after.attempts[slot];
+                known.placement_current = !behind;
+                known.former = behind && former;
+                known.generation = placement.generation;
+                let told = self.placement_told(world, &attempt, &placement, carrying & !unseen);
+                self.tell(&mut after, slot, told);
+                out(says(What::ReadsPlacement { live, behind, unseen }), after);
+            }
+        }
+    }
+
+    fn placement_told(&self, world: &World, attempt: &Attempt, placement: &Placement, carrying: u8) -> Told {
+        let mut entries = [Entry::NONE; PODS];
+        let hides_own = attempt.binds && self.off(Guard::KeepPromised);
+        let shown = placement.listed().filter(|entry| !(hides_own && entry.pod == attempt.pod));
+        for (slot, entry) in entries.iter_mut().zip(shown) {
+            *slot = Entry { pod: relative(entry.pod, attempt.pod), ..entry };
+        }
+        let mut carried = [0; PODS];
+        for pod in (0..PODS).filter(|pod| carrying & (1 << pod) != 0) {
+            carried[usize::from(relative(number(pod), attempt.pod))] = world.pods[pod].cpus;
+        }
+        Told::Placement { entries, carried, is_new: placement.is_new && !self.off(Guard::Restore) }
+    }
+
+    /// Carries a write out as the API server does.
+    fn write(&self, world: &mut World, write: &Write) -> Outcome {
+        match write.kind {
+            WriteKind::Reserve { .. } | WriteKind::Release { .. } => self.patch(world, write),
+            WriteKind::Touch => {
+                if !world.pods[usize::from(write.pod)].exists {
+                    return Outcome::Gone;
+                }
+                if self.off(Guard::Touch) {
+                    return Outcome::Done;
+                }
+                if !write.current {
+                    return Outcome::Conflict;
+                }
+                world.age_pod(write.pod);
+                Outcome::Done
+            }
+            WriteKind::Bind { cpus, fenced } => {
+                let pod = world.pods[usize::from(write.pod)];
+                if !pod.exists {
+                    return Outcome::Gone;
+                }
+                let other = fenced && !write.current && !self.off(Guard::VersionInBinding);
+                if pod.node != NONE || pod.deleting || other {
+                    return Outcome::Conflict;
+                }
+                world.age_pod(write.pod);
+                world.pods[usize::from(write.pod)] = Pod { node: write.node, cpus, ..pod };
+                Outcome::Done
+            }
+            WriteKind::None => Outcome::Refused,
+        }
+    }
+
+    fn patch(&self, world: &mut World, write: &Write) -> Outcome {
+        let placement = world.nodes[usize::from(write.node)].placement;
+        if !placement.exists {
+            return Outcome::Gone;
+        }
+        let by_number = self.off(Guard::UidTest);
+        let same = if by_number { write.generation == placement.generation } else { write.current };
+        if (!by_number && write.former) || !(same || self.off(Guard::GenerationTest)) {
+            return Outcome::Conflict;
+        }
+        let mut entries: Vec<Entry> = placement.listed().collect();
+        match write.kind {
+            WriteKind::Reserve { replaces, cpus, renewed, restored } => {
+                let entry = Entry { pod: write.pod, cpus };
+                let changes = renewed || replaces == NONE || restored[0] != Entry::NONE;
+                match entries.get_mut(usize::from(replaces)) {
+                    Some(slot) if !changes && *slot == entry => return Outcome::Done,
+                    Some(slot) => *slot = entry,
+                    None if replaces == NONE => entries.push(entry),
+                    None => return Outcome::Conflict,
+                }
+                entries.extend(restored.into_iter().filter(|entry| entry.pod != NONE));
+            }
+            WriteKind::Release { index } => {
+                let index = usize::from(index);
+                if entries.get(index).is_none_or(|entry| entry.pod != write.pod) {
+                    return Outcome::Conflict;
+                }
+                entries.remove(index);
+            }
+            _ => return Outcome::Refused,
+        }
+        // The key of the list is the pod's UID: the schema refuses a second entry.
+        let twice = entries.iter().enumerate().any(|(at, entry)| entries[..at].iter().any(|one| one.pod == entry.pod));
+        if twice || entries.len() > PODS {
+            return Outcome::Refused;
+        }
+        world.age_placement(write.node, false);
+        let generation = if by_number { placement.generation.saturating_add(1) } else { placement.generation };
+        let mut after = Placement { is_new: false, generation, entries: [Entry::NONE; PODS], ..placement };
+        after.entries.iter_mut().zip(entries).for_each(|(slot, entry)| *slot = entry);
+        world.nodes[usize::from(write.node)].placement = after;
+        Outcome::Done
+    }
+
+    /// A process dies; what it had sent may yet arrive.
+    fn crash(&self, world: &World, out: Out<'_>) {
+        if world.budget.faults == 0 {
+            return;
+        }
+        for extender in 0..self.setting.extenders {
+            if !world.attempts.iter().any(|attempt| attempt.extender == extender) {
+                continue;
+            }
+            let mut after = *world;
+            after.budget.faults -= 1;
+            let mut room = true;
+            for slot in 0..after.attempts.len() {
+                let attempt = after.attempts[slot];
+                if attempt.extender == extender {
+                    after.attempts[slot] = Attempt::NONE;
+                    if let Ask::Write(write) = attempt.ask {
+                        room &= after.leave(write);
+                    }
+                }
+            }
+            if room {
+                out(moved(What::Crashes, extender, NONE, NONE, true), after);
+            }
+        }
+    }
+
+    fn pods_change(&self, world: &World, out: Out<'_>) {
+        for pod in 0..self.setting.pods {
+            let now = world.pods[usize::from(pod)];
+            if self.setting.budget.losses > 0 && self.admits(world, now, pod) {
+                let mut after = *world;
+                after.running[usize::from(pod)] = true;
+                out(moved(What::Runs, NONE, pod, now.node, true), after);
+            }
+            if !now.exists || world.budget.changes == 0 {
+                continue;
+            }
+            let mut change = |what, changed: Pod| {
+                let mut after = *world;
+                after.budget.changes -= 1;
+                after.age_pod(pod);
+                after.pods[usize::from(pod)] = changed;
+                after.running[usize::from(pod)] &= changed.is_bound();
+                out(moved(what, NONE, pod, NONE, true), after);
+            };
+            change(What::PodGoes, Pod { exists: false, node: NONE, cpus: 0, deleting: false, terminal: false });
+            if !now.terminal {
+                change(What::PodEnds, Pod { terminal: true, ..now });
+            }
+            if !now.deleting {
+                change(What::PodDeleting, Pod { deleting: true, ..now });
+            }
+            change(What::PodWritten, now);
+        }
+    }
+
+    /// The agent runs a container with CPUs of its own only where the reservation says what the Binding carried.
+    fn admits(&self, world: &World, pod: Pod, number: u8) -> bool {
+        if !pod.is_bound() || world.running[usize::from(number)] {
+            return false;
+        }
+        let placement = world.nodes[usize::from(pod.node)].placement;
+        placement.exists && placement.listed().any(|entry| entry == Entry { pod: number, cpus: pod.cpus })
+    }
+
+    fn nodes_change(&self, world: &World, out: Out<'_>) {
+        for node in 0..self.setting.nodes {
+            let now = world.nodes[usize::from(node)];
+            if now.up && world.budget.losses > 0 {
+                let mut after = *world;
+                after.budget.losses -= 1;
+                after.nodes[usize::from(node)].up = false;
+                after.nodes[usize::from(node)].placement.orphan = now.placement.exists;
+                out(moved(What::NodeGoes, NONE, NONE, node, true), after);
+            }
+            if !now.up {
+                let mut after = *world;
+                after.nodes[usize::from(node)].up = true;
+                out(moved(What::NodeReturns, NONE, NONE, node, true), after);
+            }
+            if now.placement.exists && now.placement.orphan {
+                let mut after = *world;
+                after.age_placement(node, true);
+                let known = &mut after.nodes[usize::from(node)];
+                (known.placement, known.lost) = (Placement::ABSENT, true);
+                out(moved(What::Collected, NONE, NONE, node, true), after);
+            }
+            if now.up && !now.placement.exists {
+                let mut after = *world;
+                after.nodes[usize::from(node)].placement = Placement::NEW;
+                out(moved(What::Made, NONE, NONE, node, true), after);
+            }
+        }
+    }
+}
+
+impl Setting {
+    fn everybody(&self) -> impl Iterator<Item = (u8, u8, u8)> + use<> {
+        let Self { pods, nodes, extenders, .. } = *self;
+        (0..extenders)
+            .flat_map(move |extender| (0..pods).flat_map(move |pod| (0..nodes).map(move |node| (extender, pod, node))))
+    }
+}
+
+const fn moved(what: What, extender: u8, pod: u8, node: u8, binds: bool) -> Move {
+    Move { what, extender, pod, node, binds }
+}
+
+fn views(now: Pod, before: Pod) -> impl Iterator<Item = (Pod, bool)> {
+    std::iter::once((now, false)).chain((before != now).then_some((before, true)))
+}
+
+fn seen_pod(pod: Pod, node: u8) -> SeenPod {
+    let bound = match pod.node {
+        NONE => SeenBound::No,
+        there if there == node => SeenBound::Here,
+        _ => SeenBound::Elsewhere,
+    };
+    SeenPod { exists: pod.exists, deleting: pod.deleting, terminal: pod.terminal, bound }
+}
+
+fn answer(write: &Write, outcome: Outcome) -> Told {
+    match write.kind {
+        WriteKind::Touch => Told::Touched(outcome),
+        WriteKind::Bind { .. } => Told::Bound(outcome),
+        _ => Told::Patched(outcome),
+    }
+}
+
+/// Numbers that fit: there are three pods.
+fn number(pod: usize) -> u8 {
+    u8::try_from(pod).unwrap_or(NONE)
+}
+
+/// A pod's number from where another stands: that one is 0, the others follow in their order.
+fn relative(pod: u8, own: u8) -> u8 {
+    match pod {
+        NONE => NONE,
+        pod if pod == own => 0,
+        pod if pod < own => pod + 1,
+        pod => pod,
+    }
+}
+
+fn absolute(entry: Entry, own: u8) -> Entry {
+    let pod = match entry.pod {
+        NONE => NONE,
+        0 => own,
+        relative if relative <= own => relative - 1,
+        relative => relative,
+    };
+    Entry { pod, ..entry }
+}
+
+const _: () = assert!(NODES <= 8 && PODS <= 8, "masks are bytes");
