@@ -64,7 +64,12 @@ fn read(wire: &Wire) -> Result<Reservation, ReservationFault> {
     let pod = PodRef { namespace: wire.namespace.clone(), name: wire.name.clone(), uid: wire.pod_uid.clone() };
     let containers = wire.containers.iter().map(|part| (part.name.as_str(), part.cpus.as_str()));
     let memory = wire.memory.iter().map(|part| (part.numa_node, part.bytes));
-    Reservation::parse(pod, wire.reserved_at.0.as_millisecond(), &wire.cpus, containers, memory)
+    let huge_pages = wire
+        .memory
+        .iter()
+        .flat_map(|part| part.huge_pages.iter().map(|pages| (part.numa_node, pages.page_bytes, pages.bytes)));
+    Reservation::parse(pod, wire.reserved_at.0.as_millisecond(), &wire.cpus, containers, memory)?
+        .with_huge_pages(huge_pages, wire.isolated)
 }
 
 fn fault_reason(fault: &ReservationFault) -> &'static str {
@@ -77,6 +82,7 @@ fn fault_reason(fault: &ReservationFault) -> &'static str {
         ReservationFault::Container { .. } => "ContainerCPUsOutOfPod",
         ReservationFault::UnknownNumaNode { .. } => "NUMANodeUnknown",
         ReservationFault::MemoryOvercommitted { .. } => "NUMAMemoryOvercommitted",
+        ReservationFault::HugePagesOvercommitted { .. } => "HugePagesOvercommitted",
     }
 }
 

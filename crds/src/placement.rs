@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
+    /// All CPUs that the pod holds, kernel list format: those of its containers, and the siblings that stay idle for it.
+    /// Siblings that are not here may be another pod's. Absent in placements of the first releases: then whole cores.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub cpus: String,
     /// One entry for each container that has CPUs of its own.
     pub containers: Vec<ContainerPlacement>,
     /// The CPUs are isolated ones.

@@ -109,7 +109,7 @@ impl NodeView {
     /// kube-scheduler's own count of the node holds.
     fn admits_shared(&self, pod: &PodWish) -> Result<(), Reason> {
         let Ok(machine) = self.trusted() else { return Ok(()) };
-        let free = if self.is_loose(pod) { self.room_for(machine, pod).cpus.len() } else { self.free_len };
+        let free = if self.is_loose(pod) { self.room_for(machine, pod).pool_cpus(machine) } else { self.free_len };
         let room = pod.shared_milli == 0 || self.reserve_with(pod) <= free;
         if room { Ok(()) } else { Err(Reason::SharedPoolTooSmall) }
     }
@@ -133,6 +133,7 @@ impl NodeView {
         Room::of(machine, self.listed(), &self.beside, own, pod.shared_milli).unwrap_or_else(|_| Room {
             cpus: CpuMask::new(),
             memory_bytes: Vec::new(),
+            huge_pages: Vec::new(),
             shared_reserve: self.reserve_with(pod),
         })
     }

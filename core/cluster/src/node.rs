@@ -170,7 +170,7 @@ pub struct NodeView {
     pub unmanaged: ResourceVector,
     /// What is free, counted for fast answers; there on trusted nodes.
     pub(crate) summary: Option<FreeSummary>,
-    /// How many CPUs are in `free`.
+    /// How many CPUs of `free` are the shared pool's: all but the isolated ones.
     pub(crate) free_len: u32,
     /// UIDs of pods that hold or were promised something here and are not bound here: rare, and of interest to those pods alone.
     pub(crate) loose: Vec<String>,
@@ -242,7 +242,9 @@ impl Parts<'_> {
 
     /// Memory of the machine that the node does not offer.
     fn system_memory_bytes(&self) -> u64 {
-        let all = self.machine().map_or(0, |machine| machine.numa_memory_bytes().iter().sum());
+        let all = self
+            .machine()
+            .map_or(0, |machine| (0..machine.numa_ids().len()).map(|index| machine.numa_ordinary_bytes(index)).sum());
         self.node.allocatable.get(MEMORY).map_or(all, |offered| all.saturating_sub(*offered))
     }
 
@@ -354,9 +356,9 @@ impl NodeView {
                     readable: placement.reservations.is_ok(),
                 }
             }),
+            free_len: machine.as_ref().map_or(0, |machine| free.subtract(machine.isolated()).len()),
             machine,
             distrust,
-            free_len: free.len(),
             free,
             memory_free_bytes,
             shared_reserve: beside.shared_reserve("", 0),

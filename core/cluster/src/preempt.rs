@@ -114,7 +114,7 @@ impl<'a> Trial<'a> {
                 let around = self.view.around(machine, self.wish, |uid| !is_gone(gone, uid));
                 evaluate(machine, &room.as_node(), wanted, &around).is_ok()
             }
-            None => self.wish.shared_milli == 0 || room.shared_reserve <= room.cpus.len(),
+            None => self.wish.shared_milli == 0 || room.shared_reserve <= room.pool_cpus(machine),
         }
     }
 

@@ -2,10 +2,10 @@
 use crate::node::Distrust;
 use crate::pod::PodView;
 use fairlead_crds::keys;
-use fairlead_crds::node_placement::{Reservation as Wire, ReservedContainer, ReservedMemory};
+use fairlead_crds::node_placement::{Reservation as Wire, ReservedContainer, ReservedHugePages, ReservedMemory};
 use fairlead_crds::placement::{ContainerPlacement, Placement};
 use fairlead_placement::{PodRef, Reason, Reservation, ReservationFault};
-use fairlead_topology::{CpuMask, Machine};
+use fairlead_topology::{CpuMask, Machine, NumaHugePages};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
@@ -17,7 +17,12 @@ pub fn from_wire(wire: &Wire) -> Result<Reservation, ReservationFault> {
     let pod = PodRef { namespace: wire.namespace.clone(), name: wire.name.clone(), uid: wire.pod_uid.clone() };
     let containers = wire.containers.iter().map(|part| (part.name.as_str(), part.cpus.as_str()));
     let memory = wire.memory.iter().map(|part| (part.numa_node, part.bytes));
-    Reservation::parse(pod, wire.reserved_at.0.as_millisecond(), &wire.cpus, containers, memory)
+    let huge_pages = wire
+        .memory
+        .iter()
+        .flat_map(|part| part.huge_pages.iter().map(|pages| (part.numa_node, pages.page_bytes, pages.bytes)));
+    Reservation::parse(pod, wire.reserved_at.0.as_millisecond(), &wire.cpus, containers, memory)?
+        .with_huge_pages(huge_pages, wire.isolated)
 }
 
 /// Writes a reservation. The time is cut to whole seconds when it is serialized.
@@ -28,7 +33,7 @@ pub fn to_wire(reservation: &Reservation) -> Wire {
     let memory = |&(numa_node, bytes): &(u32, u64)| ReservedMemory {
         numa_node: i64::from(numa_node),
         bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
-        huge_pages: Vec::new(),
+        huge_pages: huge_pages_of(reservation, numa_node),
     };
     Wire {
         pod_uid: reservation.pod.uid.clone(),
@@ -37,12 +42,18 @@ pub fn to_wire(reservation: &Reservation) -> Wire {
         reserved_at: Time(time.unwrap_or(Timestamp::UNIX_EPOCH)),
         cpus: reservation.cpus.to_string(),
         containers: reservation.containers.iter().map(container).collect(),
-        isolated: false,
+        isolated: reservation.isolated,
         memory: reservation.memory.iter().map(memory).collect(),
     }
 }
 
-/// The placement annotation of a reservation: each container's CPUs, and the NUMA nodes the pod's memory is promised on.
+fn huge_pages_of(reservation: &Reservation, numa_node: u32) -> Vec<ReservedHugePages> {
+    let own = reservation.huge_pages.iter().filter(|pages| pages.numa_node == numa_node);
+    let amount = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    own.map(|pages| ReservedHugePages { page_bytes: amount(pages.page_bytes), bytes: amount(pages.bytes) }).collect()
+}
+
+/// The placement annotation of a reservation: all CPUs it holds, each container's CPUs, and the NUMA nodes the pod's memory is promised on.
 #[must_use]
 pub fn annotation_of(reservation: &Reservation) -> Placement {
     // Not through a mask: NUMA ids may be sparse and are not bounded as CPU ids are.
@@ -53,13 +64,17 @@ pub fn annotation_of(reservation: &Reservation) -> Placement {
         cpus: cpus.to_string(),
         memory_nodes: memory_nodes.clone(),
     };
-    Placement { containers: reservation.containers.iter().map(container).collect(), isolated: false }
+    Placement {
+        cpus: reservation.cpus.to_string(),
+        containers: reservation.containers.iter().map(container).collect(),
+        isolated: reservation.isolated,
+    }
 }
 
 /// What a bound pod runs on by its placement annotation; none without the annotation. It came with the pod's Binding, and
 /// where the admission policies are on nobody may write or change it. Where they are off anybody may, so on a pod of
 /// another scheduler, which gets no CPUs of its own, it says nothing. The annotation does not say how the memory is split,
-/// so all of it counts on each NUMA node that it names.
+/// so all of it counts on each NUMA node that it names; so do the huge pages.
 ///
 /// # Errors
 /// An annotation of a pod of our scheduler that cannot be read, or is of another machine: that pod runs on CPUs of its
@@ -80,17 +95,33 @@ fn carried_by(pod: &PodView, machine: &Machine) -> Result<Option<Reservation>, D
         cpus: CpuMask::new(),
         containers: Vec::with_capacity(placement.containers.len()),
         memory: Vec::new(),
+        huge_pages: Vec::new(),
+        isolated: placement.isolated,
     };
+    let on_machine = |cpus: &CpuMask| match cpus.subtract(machine.cpus()) {
+        none if none.is_empty() => Ok(()),
+        strange => Err(unreadable(format!("the machine has no CPUs {strange}"))),
+    };
+    if !placement.cpus.is_empty() {
+        held.cpus = list(&placement.cpus)?;
+        on_machine(&held.cpus)?;
+    }
+    let says_all = !held.cpus.is_empty();
     for container in placement.containers {
         let cpus = list(&container.cpus)?;
-        if !cpus.is_subset(machine.cpus()) {
-            return Err(unreadable(format!("the machine has no CPUs {}", cpus.subtract(machine.cpus()))));
-        }
-        held.cpus.union_with(&machine.whole_cores(&cpus));
+        on_machine(&cpus)?;
+        // An annotation of the first releases does not tell the idle siblings; then only whole cores were promised.
+        held.cpus.union_with(&if says_all { cpus.clone() } else { machine.whole_cores(&cpus) });
         held.containers.push((container.name, cpus));
         for numa_node in list(&container.memory_nodes)?.iter() {
             if held.memory.iter().all(|(known, _)| *known != numa_node) {
                 held.memory.push((numa_node, bytes));
+                let needs = pod.exclusive.iter().flat_map(|wanted| &wanted.huge_pages);
+                held.huge_pages.extend(needs.map(|need| NumaHugePages {
+                    numa_node,
+                    page_bytes: need.page_bytes,
+                    bytes: need.whole_bytes(),
+                }));
             }
         }
     }

@@ -7,7 +7,7 @@ use fairlead_cluster::{
     to_wire,
 };
 use fairlead_placement::{PlacementRead, PodRef, Promise, Reservation, Room};
-use fairlead_topology::CpuMask;
+use fairlead_topology::{CpuMask, NumaHugePages};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use support::{Like, OWN, add_pod, bound, bound_on, model, node, node_with, one_node, placement, pod, topology, wish};
@@ -31,6 +31,8 @@ fn reservation(uid: &str, cpus: &str) -> Reservation {
         cpus: mask(cpus),
         containers: vec![("main".into(), mask(cpus))],
         memory: vec![(0, 1 << 30)],
+        huge_pages: Vec::new(),
+        isolated: false,
     }
 }
 
@@ -435,8 +437,16 @@ fn a_reservation_survives_the_wire() {
     assert_eq!(text["reservedAt"], "2026-01-01T00:00:00Z");
     assert_eq!(from_wire(&serde_json::from_value(text).unwrap()).unwrap(), made);
     let annotation = serde_json::to_value(annotation_of(&made)).unwrap();
-    let expected = serde_json::json!({"containers": [{"name": "main", "cpus": "0-3,6", "memoryNodes": "0"}]});
+    let expected =
+        serde_json::json!({"cpus": "0-3,6", "containers": [{"name": "main", "cpus": "0-3,6", "memoryNodes": "0"}]});
     assert_eq!(annotation, expected);
+
+    let pages = NumaHugePages { numa_node: 0, page_bytes: 2 << 20, bytes: 6 << 20 };
+    let special = Reservation { huge_pages: vec![pages], isolated: true, ..made };
+    let text = serde_json::to_value(to_wire(&special)).unwrap();
+    assert_eq!(text["memory"][0]["hugePages"], serde_json::json!([{"pageBytes": 2 << 20, "bytes": 6 << 20}]));
+    assert_eq!(from_wire(&serde_json::from_value(text).unwrap()).unwrap(), special);
+    assert!(annotation_of(&special).isolated);
 }
 
 #[test]

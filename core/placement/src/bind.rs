@@ -2,7 +2,7 @@
 pub use crate::wire::{BindError, BindOutcome, BindRequest, Event, PatchOutcome, Request, TouchOutcome, Withdrawal};
 use crate::{Held, reservation::PodRef};
 use crate::{PlacementFacts, PlacementRead, PodFacts, PodRead, Reason, Reservation, Room, withdraw};
-use fairlead_topology::{CpuRequest, Machine, Verdict, choose};
+use fairlead_topology::{CpuClass, CpuRequest, HugePageNeed, Machine, Verdict, choose};
 
 /// So many times it is tried anew after a conflict or a lost answer.
 pub const MAX_ROUNDS: u8 = 8;
@@ -52,9 +52,6 @@ struct Job {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Pinned {
     resource_version: String,
-    containers: Vec<(String, u32)>,
-    memory_bytes: u64,
-    /// All that it asks for and wishes.
     wanted: CpuRequest,
     shared_milli: u64,
 }
@@ -185,11 +182,8 @@ impl State {
     }
 
     fn on_bindable(&self, job: Job, facts: &PodFacts) -> (Self, Vec<Request>) {
-        let containers = facts.exclusive.iter().flat_map(|wanted| &wanted.containers);
         let pinned = Pinned {
             resource_version: facts.resource_version.clone(),
-            containers: containers.map(|c| (c.name.clone(), c.cpus)).collect(),
-            memory_bytes: facts.exclusive.as_ref().map_or(0, |wanted| wanted.memory_bytes),
             wanted: facts.exclusive.clone().unwrap_or_default(),
             shared_milli: facts.shared_milli,
         };
@@ -228,7 +222,7 @@ impl State {
     }
 
     fn on_placement(&self, job: &Job, pinned: &Pinned, fresh: Freshness, read: &PlacementRead) -> (Self, Vec<Request>) {
-        if pinned.containers.is_empty() {
+        if pinned.wanted.containers.is_empty() {
             return self.on_pool(job, pinned, fresh, read);
         }
         match read {
@@ -413,7 +407,7 @@ fn room(machine: &Machine, pinned: &Pinned, facts: &PlacementFacts, own: &str) -
 fn admits(pinned: &Pinned, facts: &PlacementFacts, own: &str) -> Result<(), Reason> {
     let Ok(machine) = &facts.machine else { return Ok(()) };
     match room(machine, pinned, facts, own) {
-        Ok(room) if room.shared_reserve > room.cpus.len() => Err(Reason::SharedPoolTooSmall),
+        Ok(room) if room.shared_reserve > room.pool_cpus(machine) => Err(Reason::SharedPoolTooSmall),
         _ => Ok(()),
     }
 }
@@ -426,14 +420,19 @@ fn may_renew(machine: &Machine, held: &Reservation, pinned: &Pinned, facts: &Pla
     if !held.cpus.is_subset(&room.cpus) {
         return Err(Reason::NodeDistrusted);
     }
-    let spare = room.cpus.len().saturating_sub(held.cpus.len());
+    let spare = room.cpus.subtract(&held.cpus).subtract(machine.isolated()).len();
     if spare < room.shared_reserve { Err(Reason::SharedPoolTooSmall) } else { Ok(()) }
 }
 
 fn serves(held: &Reservation, pinned: &Pinned) -> bool {
-    let asked = pinned.containers.iter().map(|(name, cpus)| (name.as_str(), *cpus));
+    let wanted = &pinned.wanted;
+    let asked = wanted.containers.iter().map(|container| (container.name.as_str(), container.cpus));
+    let huge_pages = held.huge_page_bytes();
+    let in_whole_pages = |need: &HugePageNeed| (need.page_bytes, need.whole_bytes());
     held.containers.iter().map(|(name, cpus)| (name.as_str(), cpus.len())).eq(asked)
-        && held.memory_bytes() == pinned.memory_bytes
+        && held.memory_bytes() == wanted.memory_bytes
+        && huge_pages.into_iter().eq(wanted.huge_pages.iter().map(in_whole_pages).filter(|(_, bytes)| *bytes > 0))
+        && held.isolated == (wanted.wish.class == CpuClass::Isolated)
 }
 
 /// One step. An event that answers nothing asked for changes nothing.

@@ -1,6 +1,7 @@
 //! What a node has left for one more pod: the machine without its reservations and without what is held beside them.
+use crate::reservation::take_huge_pages;
 use crate::{Held, Reservation, ReservationFault};
-use fairlead_topology::{CpuMask, Machine, NodeFree};
+use fairlead_topology::{CpuMask, Machine, NodeFree, NumaHugePages};
 use std::borrow::Cow;
 
 /// What a bind of this process counts on before the watch shows its pod bound.
@@ -25,8 +26,8 @@ pub struct Beside {
     pub promises: Vec<Promise>,
     /// CPUs that the node has and does not offer, rounded up.
     pub system_reserve: u32,
-    /// Bytes that the machine has and the node does not offer: for the system, the kubelet, the eviction threshold, huge
-    /// pages. Nobody knows on which NUMA nodes they are, so each is taken to give its part.
+    /// Bytes without huge pages that the machine has and the node does not offer: for the system, the kubelet, the eviction
+    /// threshold. Nobody knows on which NUMA nodes they are, so each is taken to give its part.
     pub system_memory_bytes: u64,
     /// Milli-CPU that the pods bound there request of the shared pool.
     pub shared_milli: u64,
@@ -37,8 +38,10 @@ pub struct Beside {
 pub struct Room {
     /// CPUs that nobody holds.
     pub cpus: CpuMask,
-    /// Bytes that nobody holds, by dense NUMA index.
+    /// Bytes without huge pages that nobody holds, by dense NUMA index.
     pub memory_bytes: Vec<u64>,
+    /// Huge pages that nobody holds.
+    pub huge_pages: Vec<NumaHugePages>,
     /// CPUs of those that must stay in the shared pool.
     pub shared_reserve: u32,
 }
@@ -94,6 +97,7 @@ impl Room {
         let mut room = Self {
             cpus: held.free_cpus(machine),
             memory_bytes: held.free_memory_bytes(machine),
+            huge_pages: held.free_huge_pages(machine),
             shared_reserve: beside.shared_reserve(own, more_milli),
         };
         room.take_system_memory(machine, beside.system_memory_bytes);
@@ -103,10 +107,11 @@ impl Room {
         Ok(room)
     }
 
-    /// In proportion to the memory of the NUMA nodes, rounded up.
+    /// In proportion to the memory of the NUMA nodes without huge pages, rounded up.
     fn take_system_memory(&mut self, machine: &Machine, bytes: u64) {
-        let all: u128 = machine.numa_memory_bytes().iter().map(|&of_node| u128::from(of_node)).sum();
-        for (left, &of_node) in self.memory_bytes.iter_mut().zip(machine.numa_memory_bytes()) {
+        let of_nodes = (0..machine.numa_ids().len()).map(|index| machine.numa_ordinary_bytes(index));
+        let all: u128 = of_nodes.clone().map(u128::from).sum();
+        for (left, of_node) in self.memory_bytes.iter_mut().zip(of_nodes) {
             let part = (u128::from(bytes) * u128::from(of_node)).div_ceil(all.max(1));
             *left = left.saturating_sub(u64::try_from(part).unwrap_or(u64::MAX));
         }
@@ -119,6 +124,15 @@ impl Room {
                 *left = left.saturating_sub(*bytes);
             }
         }
+        for pages in &held.huge_pages {
+            take_huge_pages(&mut self.huge_pages, pages);
+        }
+    }
+
+    /// CPUs of the shared pool: isolated ones are no part of it.
+    #[must_use]
+    pub fn pool_cpus(&self, machine: &Machine) -> u32 {
+        self.cpus.subtract(machine.isolated()).len()
     }
 
     /// As the choice of CPUs wants it.
@@ -127,7 +141,7 @@ impl Room {
         NodeFree {
             cpus: &self.cpus,
             memory_free_bytes: &self.memory_bytes,
-            huge_pages: &[],
+            huge_pages: &self.huge_pages,
             shared_reserve: self.shared_reserve,
         }
     }

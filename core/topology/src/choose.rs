@@ -8,7 +8,7 @@ use crate::pick::{Pick, pick, pick_one};
 use crate::pool::{GroupFree, Pool};
 use crate::rank::Rank;
 use crate::search::search;
-use crate::{CpuMask, CpuRequest, Machine, NoFit, Score, Surroundings, Terms};
+use crate::{CpuClass, CpuMask, CpuRequest, Machine, NoFit, Score, Surroundings, Terms};
 
 /// What is not reserved on a machine.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,8 @@ pub struct Choice {
     pub memory: Vec<(u32, u64)>,
     /// Huge pages by NUMA node (its id) and size, ascending.
     pub huge_pages: Vec<NumaHugePages>,
+    /// Whether the CPUs are isolated ones.
+    pub isolated: bool,
     /// How good it is.
     pub score: Score,
     /// What was weighed.
@@ -109,9 +111,10 @@ pub fn choose(machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest, arou
         unit.add_to(machine, &mut cpus);
     }
     let containers = deal(machine, request, parts);
+    let isolated = request.wish.class == CpuClass::Isolated;
     let score = supply.score(&found.rank, &demand);
     let terms = Terms::of(machine, free.cpus, &cpus, &memory, around);
-    Verdict::Fits(Choice { containers, cpus, memory, huge_pages, score, terms })
+    Verdict::Fits(Choice { containers, cpus, memory, huge_pages, isolated, score, terms })
 }
 
 /// How many cache groups, each against each other, all tie-breakers of one choice may weigh; then the first set stays.

@@ -36,6 +36,12 @@ pub struct HugePageNeed {
 }
 
 impl HugePageNeed {
+    /// Bytes in whole pages.
+    #[must_use]
+    pub fn whole_bytes(&self) -> u64 {
+        self.pages().saturating_mul(self.page_bytes)
+    }
+
     /// Whole pages.
     pub(crate) fn pages(&self) -> u64 {
         if self.page_bytes == 0 { 0 } else { self.bytes.div_ceil(self.page_bytes) }

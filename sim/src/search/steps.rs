@@ -369,6 +369,8 @@ fn reservation(of: u8, cpus: u8) -> Reservation {
         containers: vec![("main".into(), mask.clone())],
         cpus: mask,
         memory: vec![(0, POD_BYTES)],
+        huge_pages: Vec::new(),
+        isolated: false,
     }
 }
 

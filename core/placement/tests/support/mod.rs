@@ -50,6 +50,8 @@ pub fn held(uid: &str, list: &str) -> Reservation {
         cpus: mask(list),
         containers: vec![("main".into(), mask(list))],
         memory: vec![(0, 100)],
+        huge_pages: Vec::new(),
+        isolated: false,
     }
 }
 

@@ -161,6 +161,14 @@ impl Machine {
         &self.numa_memory_bytes
     }
 
+    /// Memory of a NUMA node by dense index that is not set aside as huge pages, bytes; 0 for an index that does not exist.
+    #[must_use]
+    pub fn numa_ordinary_bytes(&self, index: usize) -> u64 {
+        let huge = self.numa_huge_pages(index).iter().map(|pages| pages.page_bytes.saturating_mul(pages.count));
+        let all = self.numa_memory_bytes.get(index).copied().unwrap_or(0);
+        all.saturating_sub(huge.fold(0, u64::saturating_add))
+    }
+
     /// Dense index of the NUMA node with this id.
     #[must_use]
     pub fn numa_index(&self, id: u32) -> Option<usize> {
