@@ -5,8 +5,8 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use fairlead_topology::{
-    CacheDescription, ContainerCpus, CoreDescription, CpuMask, CpuRequest, FreeSummary, Machine, MachineDescription,
-    NodeFree, NumaDescription, PackageDescription, Surroundings, choose, evaluate,
+    Align, CacheDescription, ContainerCpus, CoreDescription, CpuMask, CpuRequest, FreeSummary, Machine,
+    MachineDescription, NodeFree, NumaDescription, PackageDescription, Surroundings, Threads, Wish, choose, evaluate,
 };
 
 /// Siblings are `cpu` and `cpu + cores`, as Linux numbers them on x86 servers.
@@ -71,6 +71,28 @@ fn bench_choose(criterion: &mut Criterion) {
     }
 }
 
+/// A pod spread over sixteen NUMA nodes, and what the same nodes cost when it wants one L3 or single threads.
+fn bench_wishes(criterion: &mut Criterion) {
+    let machine = machine(16, 2, 8);
+    let memory = vec![64u64 << 30; 16];
+    let spread = Wish { align: Align::Spread, ..Wish::default() };
+    let any = Wish { threads: Threads::Any, ..Wish::default() };
+    for (name, free) in [("idle", machine.cpus().clone()), ("fragmented", fragmented(&machine, 3))] {
+        let free = NodeFree { cpus: &free, memory_free_bytes: &memory, huge_pages: &[], shared_reserve: 4 };
+        for (wish_name, wish, cpus) in [("spread", spread, 256), ("spread", spread, 16), ("any thread", any, 255)] {
+            let request = CpuRequest { wish, ..request(cpus) };
+            criterion.bench_function(
+                &format!("choose {cpus} of 512 CPUs on 16 NUMA nodes, {wish_name}, {name}"),
+                |bencher| {
+                    bencher.iter(|| {
+                        choose(black_box(&machine), black_box(&free), black_box(&request), &Surroundings::default())
+                    });
+                },
+            );
+        }
+    }
+}
+
 fn bench_evaluate(criterion: &mut Criterion) {
     for (name, machine) in [("two sockets", machine(2, 1, 16)), ("EPYC-like", machine(4, 2, 4))] {
         let memory = vec![64u64 << 30; machine.numa_ids().len()];
@@ -99,5 +121,5 @@ fn bench_evaluate(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, bench_choose, bench_evaluate);
+criterion_group!(benches, bench_choose, bench_wishes, bench_evaluate);
 criterion_main!(benches);

@@ -170,6 +170,11 @@ impl CpuMask {
         self.words.iter().zip(&other.words).any(|(mine, theirs)| mine & theirs != 0)
     }
 
+    /// How many CPUs are in both.
+    pub(crate) fn len_in(&self, other: &Self) -> u32 {
+        self.words.iter().zip(&other.words).map(|(mine, theirs)| (mine & theirs).count_ones()).sum()
+    }
+
     /// The members in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.words.iter().zip(0u32..).flat_map(|(&bits, word)| {

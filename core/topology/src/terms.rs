@@ -48,10 +48,10 @@ impl Terms {
         };
         for &node in &nodes {
             let cpus = &machine.nodes()[node].cpus;
-            terms.numa_left_cpus += cpus.intersect(&left).len();
+            terms.numa_left_cpus += cpus.len_in(&left);
         }
         for group in machine.groups() {
-            let own = group.cpus.intersect(taken).len();
+            let own = group.cpus.len_in(taken);
             if own == 0 {
                 continue;
             }
@@ -60,7 +60,7 @@ impl Terms {
             terms.near_cpus += own_if(group.cpus.intersects(&around.near));
             terms.disliked_cpus += own_if(group.l3_cpus.intersects(&around.disliked));
             terms.liked_cpus += own_if(group.l3_cpus.intersects(&around.liked));
-            terms.l3_left_cpus += group.cpus.intersect(&left).len();
+            terms.l3_left_cpus += group.cpus.len_in(&left);
         }
         terms
     }
