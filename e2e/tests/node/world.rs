@@ -165,8 +165,19 @@ impl World {
         .await
     }
 
-    /// All main containers of pods of the node, ours included, and the promises, read between two equal looks at both.
+    /// All main containers of pods of the node, ours included, and the promises. Read until the promises did not change
+    /// meanwhile.
     pub async fn look(&self) -> Result<Picture> {
+        let still = || async {
+            let picture = self.look_once().await?;
+            let now = self.placements.get(NODE).await?.metadata.resource_version;
+            let unchanged = now == picture.placement.metadata.resource_version;
+            Ok(if unchanged { Seen::Yes(picture) } else { Seen::NotYet("the placement changes".to_owned()) })
+        };
+        eventually("the placement does not change while the guest is read", LIMIT, still).await
+    }
+
+    async fn look_once(&self) -> Result<Picture> {
         let placement = self.placements.get(NODE).await?;
         let mut by_container = BTreeMap::new();
         for confinement in self.guest.probe.confinements().await? {
@@ -184,10 +195,6 @@ impl World {
                 containers.insert(pod.name_any(), Observed { pod: pod.name_any(), uid, annotation, kernel });
             }
         }
-        ensure!(
-            self.placements.get(NODE).await?.metadata.resource_version == placement.metadata.resource_version,
-            "the placement changed while the guest was read"
-        );
         Ok(Picture { containers, placement })
     }
 
