@@ -210,6 +210,7 @@ pub async fn unseen(world: &World) -> Result<()> {
     world.delete("unknown").await
 }
 
+/// As the extender, which alone may write the annotation.
 async fn bind(world: &World, pod: &str, annotations: serde_json::Value) -> Result<()> {
     let namespace = world.pods.get(pod).await?.namespace().unwrap_or_default();
     let binding = json!({
@@ -219,7 +220,8 @@ async fn bind(world: &World, pod: &str, annotations: serde_json::Value) -> Resul
         "target": { "kind": "Node", "name": NODE },
     });
     let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/binding");
-    let args = ["create", "--raw", &path, "-f", "-"];
+    let extender = format!("--as=system:serviceaccount:{RELEASE_NAMESPACE}:fairlead-scheduler");
+    let args = ["create", "--raw", &path, "-f", "-", &extender];
     world.bed.kubectl.run_with(&args, Some(&binding.to_string()), LIMIT).await.map(drop)
 }
 
