@@ -71,7 +71,9 @@ fn kernel(folder: &Path) -> Result<()> {
     // Only root may become apt's own user, who could not write here.
     let mut download = install::apt_get(&["-o", "APT::Sandbox::User=root", "download", &package]);
     run(download.current_dir(folder))?;
-    run(Command::new("dpkg-deb").arg("-x").arg(only_file(folder, ".deb")?).arg(&unpacked))?;
+    let archive = only_file(folder, ".deb")?;
+    run(Command::new("dpkg-deb").arg("-x").arg(&archive).arg(&unpacked))?;
+    std::fs::remove_file(archive)?;
     std::fs::rename(only_file(&unpacked.join("boot"), "vmlinuz-")?, folder.join("vmlinuz"))?;
     std::fs::create_dir(folder.join("modules"))?;
     for module in MODULES {
