@@ -21,7 +21,9 @@ pub enum DiscoveryError {
         source: StringInputError,
     },
     /// A level of the synthetic description has no count.
-    #[error("synthetic topology {text:?}: {item:?} is not a level with its count, like core:4")]
+    #[error(
+        "synthetic topology {text:?}: {item:?} is not a level with its count like core:4, or no attribute like memory=64GB"
+    )]
     SyntheticLevel {
         /// The description.
         text: String,
@@ -35,6 +37,18 @@ pub enum DiscoveryError {
         text: String,
         /// The index.
         index: String,
+    },
+    /// Too many objects of one level beside each other.
+    #[error(
+        "synthetic topology {text:?}: {item:?}: at most {max} within one object of the level above; put a level between"
+    )]
+    SyntheticTooWide {
+        /// The description.
+        text: String,
+        /// The level.
+        item: String,
+        /// Most objects.
+        max: u64,
     },
     /// The synthetic description has more objects than a machine may have CPUs; hwloc would try for hours.
     #[error("synthetic topology {text:?}: more than {max} CPUs; lower the counts of its levels")]

@@ -86,8 +86,21 @@ fn nonsense_is_a_typed_error() {
         Err(DiscoveryError::SyntheticLevel { item, .. }) if item == "rubbish"
     ));
     // hwloc itself would end the process.
-    for text in ["pack:2 [numa(indexes=3,3)] core:2 pu:1", "core:2 pu:2(indexes=0,1,00,3)"] {
+    for text in ["pack:2 [numa(indexes=3,3)] core:2 pu:1", "core:2 pu:2(indexes=0,1,0,3)"] {
         assert!(matches!(describe(text), Err(DiscoveryError::SyntheticIndex { .. })), "{text:?}");
+    }
+    assert!(matches!(describe("core:2048 pu:2"), Err(DiscoveryError::SyntheticTooWide { .. })));
+    // Attributes that hwloc would ignore, or multiply until nothing is left.
+    for text in [
+        "core:2(color=red) pu:1",
+        "core:2(memory=64XB) pu:1",
+        "core:2:4 pu:1",
+        "core:010 pu:1",
+        "[numa:4] core:2 pu:1",
+        "[numa core:2 pu:1",
+        "core:2 pu:2(indexes=4294967296*4294967296:1*4294967296)",
+    ] {
+        assert!(matches!(describe(text), Err(DiscoveryError::SyntheticLevel { .. })), "{text:?}");
     }
     // hwloc itself would work on these for hours.
     for text in ["pack:2 core:99999999 pu:2", "core:99999999999999999999 pu:1", "numa:128 core:128 pu:2"] {

@@ -59,7 +59,7 @@ impl HwlocSource {
                 if topology.is_this_system() { Ok(topology) } else { Err(DiscoveryError::NotThisMachine) }
             }
             Input::Synthetic(text) => {
-                synthetic::bounded(text)?;
+                synthetic::screen(text)?;
                 builder()?
                     .from_synthetic(text)
                     .map_err(|source| DiscoveryError::Synthetic { text: text.clone(), source })?
