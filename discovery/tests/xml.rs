@@ -222,6 +222,10 @@ fn what_is_no_export_of_hwloc_is_refused() {
     assert_eq!(refused(&format!("<topology>{}", "<object>".repeat(200))), XmlError::TooDeep { max: 128 });
     let many = format!("<topology>{}</topology>", "<info/>".repeat(1 << 19));
     assert!(matches!(refused(&many), XmlError::TooManyElements { .. }));
+}
+
+#[test]
+fn values_that_lie_are_named_by_their_attribute() {
     let value = |from: &str, to: &str| match refused(&small(from, to)) {
         XmlError::Value { attribute, .. } => attribute,
         other => panic!("{other:?}"),

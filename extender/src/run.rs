@@ -114,14 +114,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     };
 
     let listening = readiness.register("listen");
-    let dumped = snapshot.clone();
-    let explained = snapshot.clone();
-    let dump = DebugDump {
-        client,
-        dump: Arc::new(move || dump(&dumped.load())),
-        explain: Some(Arc::new(move |namespace, name| explain(&explained.load(), namespace, name))),
-    };
-    let admin = Admin { readiness, metrics: page, heartbeat, dump: Some(dump) };
+    let admin = Admin { readiness, metrics: page, heartbeat, dump: Some(debug(client, &snapshot)) };
     let admin = admin.serve(args.admin.admin_address, closed.clone()).await?;
     let listener = listen(args.listen_address).await?;
     listening.ready();
@@ -149,6 +142,16 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         drop(task.await);
     }
     Ok(())
+}
+
+/// What `/debug` tells of the snapshot.
+fn debug(client: kube::Client, snapshot: &Arc<ArcSwap<Snapshot>>) -> DebugDump {
+    let (dumped, explained) = (snapshot.clone(), snapshot.clone());
+    DebugDump {
+        client,
+        dump: Arc::new(move || dump(&dumped.load())),
+        explain: Some(Arc::new(move |namespace, name| explain(&explained.load(), namespace, name))),
+    }
 }
 
 /// The TLS material, if the flags name some; an address that others reach demands it.

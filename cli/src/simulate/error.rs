@@ -110,7 +110,7 @@ pub enum SimulateError {
         name: String,
         /// Why.
         #[source]
-        source: fairlead_discovery::DiscoveryError,
+        source: Box<fairlead_discovery::DiscoveryError>,
     },
     /// A machine that contradicts itself.
     #[error("node {name}: {message}")]
@@ -127,7 +127,7 @@ pub enum SimulateError {
         file: String,
         /// Why.
         #[source]
-        source: fairlead_cluster::DumpError,
+        source: Box<fairlead_cluster::DumpError>,
     },
     /// A dump that cannot be read.
     #[error("{file} is not what an extender of this version answers on /debug/dump")]

@@ -36,7 +36,9 @@ impl std::str::FromStr for NodeArg {
             Topology::Published(path.to_owned())
         } else {
             let input = topology.parse();
-            Topology::Input(input.map_err(|source| SimulateError::Discovery { name: name.to_owned(), source })?)
+            Topology::Input(
+                input.map_err(|source| SimulateError::Discovery { name: name.to_owned(), source: Box::new(source) })?,
+            )
         };
         Ok(Self { name: name.to_owned(), topology })
     }
@@ -49,7 +51,7 @@ impl NodeArg {
             Topology::Published(path) => return self.published(path),
             Topology::Input(input) => input,
         };
-        let discovery = |source| SimulateError::Discovery { name: self.name.clone(), source };
+        let discovery = |source| SimulateError::Discovery { name: self.name.clone(), source: Box::new(source) };
         let origin = match input {
             TopologyInput::Synthetic(_) => Origin::Synthetic,
             TopologyInput::XmlFile(_) | TopologyInput::Captured(_) => Origin::Hwloc,

@@ -136,7 +136,7 @@ pub(super) fn run(args: &SimulatePlacementArgs) -> Result<Run, SimulateError> {
 fn of_dump(file: &Path) -> Result<World, SimulateError> {
     let (name, text) = manifests::contents(file)?;
     let dump = serde_json::from_str(&text).map_err(|source| SimulateError::Dump { file: name.clone(), source })?;
-    World::of_dump(&dump).map_err(|source| SimulateError::DumpFacts { file: name, source })
+    World::of_dump(&dump).map_err(|source| SimulateError::DumpFacts { file: name, source: Box::new(source) })
 }
 
 /// What the extender would answer for each pod that waits for a node in the dump: each alone, as it was asked.

@@ -206,6 +206,18 @@ pub(crate) struct Parts<'a> {
     pub(crate) pools: &'a Pools,
 }
 
+/// Requests of the live pods of a node.
+#[derive(Default)]
+struct Load {
+    requested: ResourceVector,
+    /// The part of pods that belong to no tenant.
+    unmanaged: ResourceVector,
+    /// Milli-CPU in the shared pool.
+    shared_milli: u64,
+    /// Bytes of the pods in the shared pool.
+    shared_memory_bytes: u64,
+}
+
 impl Parts<'_> {
     fn machine(&self) -> Result<Arc<Machine>, Distrust> {
         let missing = |detail: &str| Distrust { reason: Reason::NoTopology, detail: detail.to_owned() };
@@ -251,6 +263,26 @@ impl Parts<'_> {
     /// The reservations of this very node; none if they cannot be read.
     fn listed(&self) -> &[Reservation] {
         self.reservations().unwrap_or_default()
+    }
+
+    /// What the live pods ask for.
+    fn load(&self, beside: &Beside) -> Load {
+        let listed = self.listed();
+        let mut load = Load::default();
+        for (pod, managed) in self.pods.iter().filter(|(pod, _)| !pod.terminal) {
+            add(&mut load.requested, &pod.request);
+            if !managed {
+                add(&mut load.unmanaged, &pod.request);
+            }
+            let uid = &pod.id.uid;
+            let has_own_cpus = holds(listed, uid) || beside.unlisted(&[], "").any(|held| held.pod.uid == *uid);
+            load.shared_milli = pod.shared_milli(has_own_cpus).saturating_add(load.shared_milli);
+            if !has_own_cpus {
+                let bytes = pod.request.get(MEMORY).copied().unwrap_or(0);
+                load.shared_memory_bytes = load.shared_memory_bytes.saturating_add(bytes);
+            }
+        }
+        load
     }
 
     /// What the live pods run on by their annotations, and the pods of which nobody can tell. Also those with a
@@ -308,23 +340,8 @@ impl NodeView {
         let system_reserve = parts.node.system_reserve;
         let system_memory_bytes = parts.system_memory_bytes();
         let mut beside = Beside { carried, promises, system_reserve, system_memory_bytes, shared_milli: 0 };
-        let mut requested = ResourceVector::new();
-        let mut unmanaged = ResourceVector::new();
-        let (mut shared_milli, mut shared_memory_bytes) = (0, 0u64);
-        for (pod, managed) in parts.pods.iter().filter(|(pod, _)| !pod.terminal) {
-            add(&mut requested, &pod.request);
-            if !managed {
-                add(&mut unmanaged, &pod.request);
-            }
-            let uid = &pod.id.uid;
-            let has_own_cpus = holds(listed, uid) || beside.unlisted(&[], "").any(|held| held.pod.uid == *uid);
-            shared_milli = pod.shared_milli(has_own_cpus).saturating_add(shared_milli);
-            if !has_own_cpus {
-                let bytes = pod.request.get(MEMORY).copied().unwrap_or(0);
-                shared_memory_bytes = shared_memory_bytes.saturating_add(bytes);
-            }
-        }
-        beside.shared_milli = shared_milli;
+        let load = parts.load(&beside);
+        beside.shared_milli = load.shared_milli;
         let machine = parts.machine().ok();
         let unknown = unreadable.iter().find(|(uid, _)| !holds(listed, uid));
         let room = parts.room(&beside).and_then(|room| unknown.map_or(Ok(room), |(_, why)| Err(why.clone())));
@@ -362,9 +379,9 @@ impl NodeView {
             free,
             memory_free_bytes,
             shared_reserve: beside.shared_reserve("", 0),
-            shared_memory_bytes,
-            requested,
-            unmanaged,
+            shared_memory_bytes: load.shared_memory_bytes,
+            requested: load.requested,
+            unmanaged: load.unmanaged,
             summary,
             unreadable: unreadable.into_iter().map(|(uid, _)| uid).collect(),
             beside,

@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use support::{Like, OWN, bound_on, namespace, node_with, observed, placement, pod, pool, quota, topology};
 
+/// CPUs, label `app` and annotations of a pod that wishes something.
+type Wishing = (&'static str, Option<&'static str>, &'static [(&'static str, &'static str)]);
+
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 const NAMESPACES: [&str; 3] = ["shop", "lab", "kube-system"];
 const APPS: [&str; 2] = ["a", "b"];
@@ -206,7 +209,7 @@ fn asking() -> Vec<(&'static str, Like)> {
         ("p1", "500m", Some("3")),
     ];
     let plain = plain.map(|(uid, cpu, beside)| (uid, Like { cpu, beside, ..Like::default() }));
-    let wishing: [(&str, Option<&str>, &'static [(&str, &str)]); 9] = [
+    let wishing: [Wishing; 9] = [
         ("2", Some("a"), &[]),
         ("2", Some("b"), &[("threads", "Any")]),
         ("3", None, &[("align", "SingleNUMA")]),

@@ -56,7 +56,6 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in a fixed order; for metrics and documentation.
-
     pub const ALL: [Self; 23] = [
         Self::NotSynced,
         Self::NodeUnknown,

@@ -67,7 +67,7 @@ fn change(m: &mut MachineDescription, field: u8, at: usize, cpus: &CpuMask, numb
         12 => of(&mut m.numa_nodes, at).into_iter().for_each(|entry| entry.id = number),
         13 => of(&mut m.numa_nodes, at).into_iter().for_each(|entry| entry.memory_bytes = u64::from(number) << 20),
         14 => of(&mut m.numa_nodes, at).into_iter().for_each(|entry| {
-            entry.huge_pages.push(HugePages { page_bytes: 1 << (number % 64), count: u64::MAX >> at })
+            entry.huge_pages.push(HugePages { page_bytes: 1 << (number % 64), count: u64::MAX >> at });
         }),
         15 => of(&mut m.numa_nodes, at)
             .into_iter()

@@ -134,6 +134,7 @@ pub enum Next {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::large_enum_variant, reason = "each is kept once, by number")]
 enum Step {
     Idle,
     Binding(bind::State),

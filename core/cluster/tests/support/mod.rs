@@ -1,6 +1,6 @@
 //! Objects for the tests of this crate, as the API server would show them.
 #![allow(dead_code, reason = "each test file uses a part of it")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test support")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, reason = "test support")]
 use fairlead_cluster::Reason;
 use fairlead_cluster::{Change, Event, Model, PodWish, Snapshot};
 use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota, WorkerPool};
