@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use fairlead_crds::NodeTopologySpec;
 use fairlead_crds::node_topology::TopologySource as Origin;
 use fairlead_discovery::{Discovered, HwlocSource, SysfsSource, TopologySource, XmlSource, node_topology};
-use fairlead_topology::{CpuMask, Machine};
+use fairlead_topology::{CpuMask, MAX_CPUS, Machine};
 use hwlocality::Topology;
 use hwlocality::topology::export::xml::XMLExportFlags;
 
@@ -138,8 +138,11 @@ fn synthetic_texts() {
         let text = SHAPES[random.below(SHAPES.len())];
         let text = random.mutated(text);
         // hwloc takes many seconds for the largest that are allowed; they would leave time for nothing else.
-        let counts = text.split(|character: char| !character.is_ascii_digit()).filter_map(|digits| digits.parse().ok());
-        if (101..=100_000).contains(&counts.fold(0u64, u64::max)) {
+        let counts = text.split(':').skip(1).filter_map(|item| {
+            let digits = item.find(|character: char| !character.is_ascii_digit()).unwrap_or(item.len());
+            item[..digits].parse::<u64>().ok()
+        });
+        if (1025..=MAX_CPUS.into()).contains(&counts.fold(1, u64::saturating_mul)) {
             return false;
         }
         HwlocSource::synthetic(&text).describe().is_ok_and(|found| is_machine(&found))

@@ -219,6 +219,10 @@ fn what_is_no_export_of_hwloc_is_refused() {
     assert!(matches!(refused("<topology></object>"), XmlError::Unbalanced { .. }));
     let entities = "<!DOCTYPE topology [<!ENTITY a \"aaaa\">]><topology>&a;</topology>";
     assert!(matches!(refused(entities), XmlError::Declaration { .. }));
+}
+
+#[test]
+fn bounds_and_values() {
     assert_eq!(refused(&format!("<topology>{}", "<object>".repeat(200))), XmlError::TooDeep { max: 128 });
     let many = format!("<topology>{}</topology>", "<info/>".repeat(1 << 19));
     assert!(matches!(refused(&many), XmlError::TooManyElements { .. }));

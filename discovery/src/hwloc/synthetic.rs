@@ -3,7 +3,7 @@
 //! hwloc reads what it can and ignores the rest; some texts keep it busy for hours, or end the process by an assertion.
 //! So only this is handed on: levels `type:count` or `count`, memory in brackets beside them without a count, each with
 //! attributes in parentheses: `memory=`, `size=` and `memorysidecachesize=` with a number and a unit, and `indexes=` with
-//! different numbers, with loops (`2*32:1*2`), or with types of objects (`core:pu`).
+//! different numbers below 16,384, with loops (`2*32:1*2`), or with types of objects (`core:pu`).
 
 use std::collections::BTreeSet;
 
@@ -108,7 +108,8 @@ fn attributes(text: &str, list: &str) -> Result<(), DiscoveryError> {
 fn distinct(text: &str, list: &str, wrong: impl Fn() -> DiscoveryError) -> Result<(), DiscoveryError> {
     let mut seen = BTreeSet::new();
     for index in list.split(',') {
-        let number = number(index).ok_or_else(&wrong)?;
+        // hwloc makes a bit set as long as the highest of them.
+        let number = number(index).filter(|&number| number < u64::from(MAX_CPUS)).ok_or_else(&wrong)?;
         if !seen.insert(number) {
             return Err(DiscoveryError::SyntheticIndex { text: text.to_owned(), index: index.to_owned() });
         }
