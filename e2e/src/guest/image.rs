@@ -55,7 +55,7 @@ pub(super) struct Content<'a> {
 /// Writes the initial file system that holds the drivers and hands over to the disk.
 pub(super) fn write_initrd(kernel: &Path, file: &Path) -> Result<()> {
     let mut cpio = Cpio::default();
-    for folder in ["bin", "dev", "proc", "sys", "root", "modules"] {
+    for folder in ["bin", "dev", "proc", "sys", "disk", "modules"] {
         cpio.folder(folder);
     }
     let order = kernel.join("modules/order");

@@ -230,7 +230,7 @@ pub async fn full_load(world: &World) -> Result<()> {
     let before = world.as_promised(&LASTING).await?;
     let quad = before.of("quad")?;
     let first = quad.kernel.processes.first().context("quad has no process")?;
-    world.guest.probe.shell(&format!("echo > /proc/{}/root/go", first.pid)).await?;
+    world.guest.probe.shell(&format!("cd /proc/{}/root && echo > go", first.pid)).await?;
     tokio::time::sleep(LOAD).await;
     let after = world.as_promised(&["quad"]).await?;
     let (before, after) = (&quad.kernel, &after.of("quad")?.kernel);
