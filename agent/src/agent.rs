@@ -20,7 +20,7 @@ use crate::judge::judge;
 use crate::machine::{Distrust, Known, MachineReader, Reading};
 use crate::metrics::AgentMetrics;
 use crate::objects::{Objects, owned_by};
-use crate::pin::{Cores, promises_of};
+use crate::pin::{Cores, Finding, promises_of};
 use crate::pinner::{Inputs, Report};
 use crate::seen::{Seen, Slot};
 use crate::trouble::TurnError;
@@ -76,6 +76,8 @@ pub struct Agent {
     look_at: Instant,
     turn_at: Instant,
     status_at: Option<Instant>,
+    /// Findings up to this number have been in the status.
+    told: u64,
 }
 
 impl Agent {
@@ -93,6 +95,7 @@ impl Agent {
             look_at: now,
             turn_at: now,
             status_at: None,
+            told: 0,
         }
     }
 
@@ -279,16 +282,20 @@ impl Agent {
     }
 
     async fn write_status(&mut self) -> Result<(), ApiError> {
-        let Some(wanted) = self.wanted_status() else { return Ok(()) };
+        let report = self.setup.report.borrow().clone();
+        let found = &report.found;
+        let Some(wanted) = self.wanted_status(&report) else { return Ok(()) };
         let Some(placement) = &self.placement.object else { return Ok(()) };
         let Some(uid) = placement.metadata.uid.clone() else { return Ok(()) };
         if placement.status.as_ref() == Some(&wanted) {
+            self.have_told(found);
             return Ok(());
         }
         match self.setup.objects.write_status(&uid, &wanted).await {
             Ok(written) => {
                 self.setup.metrics.status_writes.inc();
                 self.placement.object = Some(written);
+                self.have_told(found);
                 Ok(())
             }
             // Deleted, or another of the name: the watch tells.
@@ -297,7 +304,16 @@ impl Agent {
         }
     }
 
-    fn wanted_status(&self) -> Option<NodePlacementStatus> {
+    /// What was put right meanwhile is for a later write.
+    fn have_told(&mut self, found: &[Finding]) {
+        let last = found.iter().map(|finding| finding.number).max().unwrap_or_default();
+        if last > self.told {
+            self.told = last;
+            self.status_at.get_or_insert(Instant::now() + STATUS_DEBOUNCE);
+        }
+    }
+
+    fn wanted_status(&self, report: &Report) -> Option<NodePlacementStatus> {
         let (looked, placement) = (self.looked.as_ref()?, self.placement.object.as_ref()?);
         let judgement = judge(&looked.machine, &placement.spec);
         let metrics = &self.setup.metrics;
@@ -306,7 +322,7 @@ impl Agent {
         metrics.consistent.set(i64::from(judgement.consistent.status == Some(true)));
         let current = placement.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
         let generation = placement.metadata.generation;
-        let observed = self.setup.report.borrow().observed.clone();
+        let observed = report.observed.clone().map(|observed| observed.with_untold(&report.found, self.told));
         let mut wanted = vec![judgement.consistent];
         wanted.extend(observed.as_ref().map(|observed| observed.pinned.clone()));
         let conditions = merge(current, &wanted, generation, &Time(Timestamp::now()));

@@ -123,6 +123,27 @@ async fn a_restart_of_the_agent_finds_everything_as_it_was() {
     assert_eq!(node.runtime.containers[&s].cpus, "0-3,8-15");
 }
 
+/// However quick the correction is, and without waiting for the report.
+#[tokio::test]
+async fn what_ran_loose_is_reported_unpinned_and_then_pinned() {
+    let mut node = Node::new();
+    node.promise(vec![reservation("a", &[("c", "4-5")], &[1])]);
+    let a = node.runtime.create(&exclusive("a"), "c").await.unwrap();
+    assert_eq!(node.runtime.containers[&a].cpus, "");
+    node.start_whole_agent().await;
+    node.until(|node| node.runtime.containers[&a].cpus == "4-5").await;
+    assert!(!node.written("a", "c").contains(&PinState::Unpinned), "the correction waited for the report");
+    node.until(|node| node.written("a", "c").contains(&PinState::Unpinned)).await;
+    // The metrics tell what is, not what was.
+    assert_eq!((node.counted("Unpinned"), node.counted("Pinned")), (Some(0), Some(1)));
+    node.until(|node| node.written("a", "c").ends_with(&[PinState::Unpinned, PinState::Pinned])).await;
+    // Told once.
+    let writes = node.api.lock().unwrap().statuses.len();
+    node.runtime.serve_for(Duration::from_millis(1_300)).await;
+    assert_eq!(node.api.lock().unwrap().statuses.len(), writes);
+    node.stop_agent().await;
+}
+
 /// Neither checkpoint nor promise: what runs as its annotation says keeps its CPUs.
 #[tokio::test]
 async fn a_lost_checkpoint_unpins_nobody() {

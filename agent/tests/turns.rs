@@ -3,9 +3,12 @@
 
 mod support;
 
-use fairlead_agent::pin::Observed;
+use std::time::Duration;
+
+use fairlead_agent::pin::{Finding, Observed};
 use fairlead_agent::pinner::Report;
 use fairlead_crds::conditions::Wanted;
+use fairlead_crds::node_placement::{ObservedContainer, PinState};
 use fairlead_crds::node_topology::{Pinning, PinningMode};
 use fairlead_runtime::WatchEvent;
 use serde_json::json;
@@ -71,7 +74,7 @@ async fn somebody_who_keeps_changing_is_answered_once_a_second() {
     foreign["spec"]["source"] = json!("Hwloc");
     for _ in 0..100 {
         house.tell(topology_event(&foreign)).await;
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let answers = house.seen(APPLY) - 1;
     assert!((5..=11).contains(&answers), "{answers}");
@@ -227,7 +230,7 @@ fn report(mode: PinningMode) -> Report {
         shared_containers: 0,
         pinned,
     };
-    Report { pinning: Some(pinning), observed: Some(observed) }
+    Report { pinning: Some(pinning), observed: Some(observed), found: Vec::new() }
 }
 
 /// I11 again: what the pinning tells is written once.
@@ -248,6 +251,51 @@ async fn who_pins_and_what_runs_is_published() {
     house.report.send_replace(report(PinningMode::Observe));
     house.pass(10).await;
     assert_eq!((mode(), house.seen(APPLY), house.seen(STATUS)), (json!("Observe"), 3, 2));
+    house.end().await;
+}
+
+/// An API server that is away does not lose it either.
+#[tokio::test(start_paused = true)]
+async fn what_was_found_amiss_is_written_before_what_became_of_it() {
+    let house = House::settled().await;
+    let line = |state| ObservedContainer {
+        pod_uid: "a".into(),
+        name: "c".into(),
+        state,
+        cpus: "2".into(),
+        memory_nodes: "0".into(),
+        message: String::new(),
+    };
+    let mut told = report(PinningMode::Own);
+    told.observed.as_mut().unwrap().containers = vec![line(PinState::Pinned)];
+    let written = || {
+        let status = house.with(|api| api.placement.clone().unwrap()["status"].clone());
+        let pinned = status["conditions"].as_array().unwrap().iter().find(|one| one["type"] == "Pinned").cloned();
+        let state = status["containers"][0]["state"].as_str().map(str::to_owned);
+        (state, pinned.map(|one| one["status"].as_str().unwrap().to_owned()))
+    };
+    let is = |state: &str, pinned: &str| (Some(state.to_owned()), Some(pinned.to_owned()));
+    house.with(|api| api.refuse = Some((STATUS, 500)));
+    told.found = vec![Finding { number: 1, line: line(PinState::Unpinned) }];
+    house.report.send_replace(told.clone());
+    house.pass(30).await;
+    let tries = house.seen(STATUS);
+    house.with(|api| api.refuse = None);
+    while house.seen(STATUS) == tries {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(written(), is("Unpinned", "False"));
+    house.pass(3).await;
+    assert_eq!((written(), house.seen(STATUS)), (is("Pinned", "True"), tries + 2));
+    // Amiss once more between two writes.
+    told.found = vec![Finding { number: 2, line: line(PinState::Drifted) }];
+    house.report.send_replace(told);
+    while house.seen(STATUS) == tries + 2 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(written(), is("Drifted", "False"));
+    house.pass(600).await;
+    assert_eq!((written(), house.seen(STATUS)), (is("Pinned", "True"), tries + 4));
     house.end().await;
 }
 

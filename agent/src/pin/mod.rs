@@ -12,6 +12,7 @@
 mod claim;
 mod dump;
 mod facts;
+mod found;
 mod promise;
 mod settle;
 mod state;
@@ -20,6 +21,7 @@ mod step;
 
 pub use dump::dump_of;
 pub use facts::{Cores, Place, Seen};
+pub use found::{Finding, Findings};
 pub use promise::{Promise, Promises, Version, promises_of};
 pub use state::{Claim, Container, Link, Remembered, State};
 pub use status::{Observed, observed};

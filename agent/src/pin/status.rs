@@ -5,7 +5,7 @@ use fairlead_crds::conditions::Wanted;
 use fairlead_crds::keys::{condition, reason};
 use fairlead_crds::node_placement::{ObservedContainer, PinState};
 
-use super::{Container, Link, Place, State};
+use super::{Container, Finding, Link, Place, State};
 
 /// Reason: containers run elsewhere than promised.
 pub const NOT_AS_PROMISED: &str = "NotAsPromised";
@@ -34,6 +34,30 @@ pub struct Observed {
     pub pinned: Wanted,
 }
 
+impl Observed {
+    /// What is to be written while findings with numbers above `told` are not: a container that was put right since
+    /// is shown as it was found. One that is amiss now is shown as it is.
+    #[must_use]
+    pub fn with_untold(mut self, found: &[Finding], told: u64) -> Self {
+        for finding in found.iter().filter(|finding| finding.number > told) {
+            let key = (&finding.line.pod_uid, &finding.line.name);
+            let Ok(at) = self.containers.binary_search_by(|line| (&line.pod_uid, &line.name).cmp(&key)) else {
+                continue;
+            };
+            if let Some(line) = self.containers.get_mut(at).filter(|line| !is_amiss(line.state)) {
+                line.clone_from(&finding.line);
+            }
+        }
+        // A runtime that is away tells nothing, whatever was found before.
+        if self.pinned.status.is_some()
+            && let Some(wrong) = not_as_promised(&self.containers)
+        {
+            self.pinned = wrong;
+        }
+        self
+    }
+}
+
 /// What there is to say of the node's containers.
 #[must_use]
 pub fn observed(state: &State) -> Observed {
@@ -58,11 +82,8 @@ pub fn observed(state: &State) -> Observed {
 fn running(state: &State) -> Vec<ObservedContainer> {
     let mut lines: Vec<ObservedContainer> = Vec::new();
     for container in state.containers.values() {
-        let promised = state.promised(&container.seen).is_some();
-        if !promised && container.claim.is_none() {
-            continue;
-        }
-        let line = line(state, container, promised);
+        let Some((pin, message)) = judged(state, container) else { continue };
+        let line = line(state, container, pin, &message);
         // A container that was started again: the runtime may still have the earlier one.
         match lines.iter_mut().find(|other| other.pod_uid == line.pod_uid && other.name == line.name) {
             Some(other) if rank(other.state) < rank(line.state) => *other = line,
@@ -82,12 +103,27 @@ fn rank(state: PinState) -> u8 {
     }
 }
 
-fn line(state: &State, container: &Container, promised: bool) -> ObservedContainer {
+fn is_amiss(state: PinState) -> bool {
+    matches!(state, PinState::Unpinned | PinState::Drifted)
+}
+
+/// The line of a container that does not run as promised; none: it does, or nothing was promised.
+pub(super) fn amiss(state: &State, container: &Container) -> Option<ObservedContainer> {
+    let (pin, message) = judged(state, container).filter(|(pin, _)| is_amiss(*pin))?;
+    Some(line(state, container, pin, &message))
+}
+
+/// How a container runs, and why; none: nothing was promised to it.
+fn judged(state: &State, container: &Container) -> Option<(PinState, String)> {
+    let promised = state.promised(&container.seen).is_some();
+    if !promised && container.claim.is_none() {
+        return None;
+    }
     let wanted = container.claim.as_ref().map(super::Claim::place);
     let as_wanted =
         wanted.as_ref().is_some_and(|wanted| container.runs.as_ref().is_some_and(|runs| runs.satisfies(wanted)));
     let offline = wanted.as_ref().map(|wanted| wanted.cpus.subtract(&state.cores.usable)).unwrap_or_default();
-    let (pin, message) = if !offline.is_empty() {
+    Some(if !offline.is_empty() {
         (PinState::Drifted, format!("CPUs {offline} are offline or not for pods any more"))
     } else if let Some(why) = container.blocked.as_ref().or(container.refused.as_ref()) {
         (PinState::Drifted, why.clone())
@@ -97,7 +133,10 @@ fn line(state: &State, container: &Container, promised: bool) -> ObservedContain
         (PinState::Pinned, String::new())
     } else {
         (PinState::Pinned, "its reservation is gone; it keeps its CPUs until it ends".to_owned())
-    };
+    })
+}
+
+fn line(state: &State, container: &Container, pin: PinState, message: &str) -> ObservedContainer {
     let everywhere =
         Place { cpus: state.cores.usable.clone(), memory_nodes: state.cores.memory_nodes.clone(), unlimited: false };
     let runs = container.runs.as_ref().unwrap_or(&everywhere);
@@ -122,23 +161,32 @@ fn pending(uid: &str, name: &str) -> ObservedContainer {
     }
 }
 
-fn pinned(state: &State, containers: &[ObservedContainer]) -> Wanted {
-    let wanted = |status, reason: &str, message: String| Wanted {
+fn wanted(status: Option<bool>, reason: &str, message: &str) -> Wanted {
+    Wanted {
         type_: condition::PINNED,
         status,
         reason: reason.to_owned(),
         message: message.chars().take(MESSAGE_CHARS_MAX).collect(),
-    };
-    if state.link == Link::Down {
-        return wanted(None, RUNTIME_AWAY, "the container runtime does not tell what runs".to_owned());
     }
-    let wrong: Vec<&ObservedContainer> =
-        containers.iter().filter(|c| matches!(c.state, PinState::Unpinned | PinState::Drifted)).collect();
-    if !wrong.is_empty() {
-        let name = |c: &&ObservedContainer| format!("{} of pod {}: {}", c.name, c.pod_uid, c.message);
-        let named: Vec<String> = wrong.iter().take(NAMED_MAX).map(name).collect();
-        let message = format!("{} container(s) not as promised: {}", wrong.len(), named.join("; "));
-        return wanted(Some(false), NOT_AS_PROMISED, message);
+}
+
+fn not_as_promised(containers: &[ObservedContainer]) -> Option<Wanted> {
+    let wrong: Vec<&ObservedContainer> = containers.iter().filter(|c| is_amiss(c.state)).collect();
+    if wrong.is_empty() {
+        return None;
+    }
+    let name = |c: &&ObservedContainer| format!("{} of pod {}: {}", c.name, c.pod_uid, c.message);
+    let named: Vec<String> = wrong.iter().take(NAMED_MAX).map(name).collect();
+    let message = format!("{} container(s) not as promised: {}", wrong.len(), named.join("; "));
+    Some(wanted(Some(false), NOT_AS_PROMISED, &message))
+}
+
+fn pinned(state: &State, containers: &[ObservedContainer]) -> Wanted {
+    if state.link == Link::Down {
+        return wanted(None, RUNTIME_AWAY, "the container runtime does not tell what runs");
+    }
+    if let Some(wrong) = not_as_promised(containers) {
+        return wrong;
     }
     let stuck: Vec<String> = state
         .containers
@@ -148,8 +196,8 @@ fn pinned(state: &State, containers: &[ObservedContainer]) -> Wanted {
         .collect();
     if !stuck.is_empty() {
         let named = stuck.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join("; ");
-        return wanted(Some(false), SHARED_NOT_MOVED, format!("{} container(s): {named}", stuck.len()));
+        return wanted(Some(false), SHARED_NOT_MOVED, &format!("{} container(s): {named}", stuck.len()));
     }
-    let message = "every container that was created runs as promised".to_owned();
+    let message = "every container that was created runs as promised";
     wanted(Some(true), reason::AS_EXPECTED, message)
 }

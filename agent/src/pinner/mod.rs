@@ -30,7 +30,9 @@ use crate::nri::call::{adjustment, updates};
 use crate::nri::frame::Message;
 use crate::nri::proto::{ContainerUpdates, CreateContainerResponse};
 use crate::objects::Objects;
-use crate::pin::{Cores, Event, Observed, Place, Promises, Remembered, Request, State, Version, observed, step};
+use crate::pin::{
+    Cores, Event, Finding, Findings, Observed, Place, Promises, Remembered, Request, State, Version, observed, step,
+};
 
 /// The kubelet's files and the lock are looked at this often.
 const LOOK_PAUSE: Duration = Duration::from_secs(10);
@@ -83,6 +85,8 @@ pub struct Report {
     pub pinning: Option<Pinning>,
     /// What runs.
     pub observed: Option<Observed>,
+    /// What was found amiss of containers that still exist, whether or not it was put right since.
+    pub found: Vec<Finding>,
 }
 
 enum News {
@@ -95,6 +99,7 @@ enum News {
 pub struct Pinner {
     setup: Setup,
     state: Arc<Mutex<State>>,
+    findings: Findings,
     inputs: watch::Receiver<Inputs>,
     report: watch::Sender<Report>,
     news: (mpsc::Sender<News>, mpsc::Receiver<News>),
@@ -133,6 +138,7 @@ impl Pinner {
             backoff: Backoff::between(Backoff::FLOOR, CONNECT_PAUSE_MAX, setup.seed),
             setup,
             state: Arc::new(Mutex::new(state)),
+            findings: Findings::default(),
             inputs,
             report,
             news: mpsc::channel(NEWS_MAX),
@@ -288,9 +294,12 @@ impl Pinner {
     async fn advance(&mut self, event: Event) {
         for request in self.decide(event) {
             if let Err(error) = self.act(request).await {
-                return self.lose(&error);
+                self.lose(&error);
+                break;
             }
         }
+        // After the answers, which the runtime waits for.
+        self.findings.note(&self.state.lock());
     }
 
     async fn act(&mut self, request: Request) -> Result<(), NriError> {
@@ -453,7 +462,7 @@ impl Pinner {
                 break;
             }
         }
-        let report = Report { pinning: self.situation.pinning(), observed };
+        let report = Report { pinning: self.situation.pinning(), observed, found: self.findings.list() };
         self.setup.metrics.show(&report);
         self.report.send_if_modified(|before| {
             let changed = *before != report;

@@ -5,23 +5,29 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use fairlead_agent::metrics::{self, PinMetrics};
-use fairlead_agent::objects::Objects;
+use fairlead_agent::Seen;
+use fairlead_agent::agent;
+use fairlead_agent::machine::MachineReader;
+use fairlead_agent::metrics::{self, AgentMetrics, PinMetrics};
+use fairlead_agent::objects::{Objects, owner};
 use fairlead_agent::pin::{Cores, Observed, promises_of};
 use fairlead_agent::pinner::{Checkpoint, Inputs, KubeletFiles, Pinner, Report, SILENCE_MAX, Setup};
 use fairlead_crds::NodePlacement;
-use fairlead_crds::node_placement::{NodePlacementSpec, PinState, Reservation, ReservedContainer, ReservedMemory};
+use fairlead_crds::node_placement::{
+    NodePlacementSpec, NodePlacementStatus, PinState, Reservation, ReservedContainer, ReservedMemory,
+};
 use fairlead_crds::node_topology::Pinning;
-use fairlead_runtime::Heartbeat;
+use fairlead_runtime::{Heartbeat, Metrics, Readiness, WatchEvent};
 use fairlead_topology::CpuMask;
-use http::{Request, Response};
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::client::Body;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +38,8 @@ use crate::runtime::{Pod, Runtime};
 pub struct Server {
     pub promises: Vec<Reservation>,
     pub generation: i64,
+    /// Every status of the NodePlacement that was written, oldest first.
+    pub statuses: Vec<NodePlacementStatus>,
     /// It does not answer.
     pub away: bool,
 }
@@ -43,6 +51,10 @@ pub struct Agent {
     shutdown: CancellationToken,
     task: JoinHandle<()>,
     metrics: PinMetrics,
+    page: Arc<Metrics>,
+    counters: AgentMetrics,
+    /// The loop that writes the status, and its watch.
+    writing: Option<(JoinHandle<()>, mpsc::Sender<Seen>)>,
 }
 
 impl Agent {
@@ -53,6 +65,9 @@ impl Agent {
     pub async fn stop(&mut self) {
         self.shutdown.cancel();
         (&mut self.task).await.unwrap();
+        if let Some((task, _)) = self.writing.take() {
+            task.await.unwrap();
+        }
     }
 }
 
@@ -105,12 +120,42 @@ impl Node {
         self.agent = Some(agent);
     }
 
+    /// The agent whole: besides the pinning the loop that writes what it tells to the API server.
+    pub async fn start_whole_agent(&mut self) {
+        self.start_agent();
+        std::fs::write(self.dir.path().join("n1"), "pack:4 [numa(memory=16GB)] core:4 pu:1").unwrap();
+        let placement = self.placement();
+        let agent = self.agent.as_mut().unwrap();
+        let setup = agent::Setup {
+            reader: MachineReader {
+                node_name: "n1".into(),
+                machine_dir: Some(self.dir.path().to_owned()),
+                sysfs_root: "/sys".into(),
+            },
+            refresh: Duration::from_secs(60),
+            objects: Objects::new(&client(self.api.clone()), "n1"),
+            metrics: agent.counters.clone(),
+            ready: Readiness::new(agent.shutdown.clone()).register("publish the machine"),
+            pulse: Heartbeat::new().register("agent", agent::SILENCE_MAX),
+            seed: 7,
+            shown: Arc::default(),
+            inputs: agent.inputs.clone(),
+            report: agent.report.clone(),
+        };
+        let (sender, inbox) = mpsc::channel(8);
+        sender.send(Seen::Topology(WatchEvent::Reset(vec![]))).await.unwrap();
+        sender.send(Seen::Placement(WatchEvent::Reset(vec![placement]))).await.unwrap();
+        let task = tokio::spawn(agent::Agent::new(setup).run(inbox, agent.shutdown.clone()));
+        agent.writing = Some((task, sender));
+    }
+
     /// One more agent on this node.
     pub fn second(&self) -> Agent {
         let promises = self.listed.then(|| promises_of(Some(&self.placement())));
         let (inputs, seen) = watch::channel(Inputs { cores: Some(self.cores.clone()), promises });
         let (report, told) = watch::channel(Report::default());
-        let metrics = metrics::page().1.pinning;
+        let (page, counters) = metrics::page();
+        let metrics = counters.pinning.clone();
         let file = |name: &str| self.dir.path().join(name);
         let setup = Setup {
             socket: file("nri.sock"),
@@ -129,7 +174,7 @@ impl Node {
         };
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(Pinner::new(setup, seen, report).run(shutdown.clone()));
-        Agent { inputs, report: told, shutdown, task, metrics }
+        Agent { inputs, report: told, shutdown, task, metrics, page, counters, writing: None }
     }
 
     pub async fn stop_agent(&mut self) {
@@ -179,6 +224,23 @@ impl Node {
         observed.containers.iter().find(|one| one.pod_uid == pod_uid && one.name == container).map(|one| one.state)
     }
 
+    /// The states of a container in the statuses that were written, one for each run of equal ones.
+    pub fn written(&self, pod_uid: &str, container: &str) -> Vec<PinState> {
+        let api = self.api.lock().unwrap();
+        let lines = api.statuses.iter().flat_map(|status| &status.containers);
+        let of = lines.filter(|line| line.pod_uid == pod_uid && line.name == container);
+        let mut states: Vec<PinState> = of.map(|line| line.state).collect();
+        states.dedup();
+        states
+    }
+
+    /// How many containers the metrics count in that state.
+    pub fn counted(&self, state: &str) -> Option<u64> {
+        let start = format!("fairlead_agent_containers{{state=\"{state}\"}} ");
+        let page = self.agent.as_ref()?.page.encode().unwrap();
+        page.lines().find_map(|line| line.strip_prefix(&start))?.parse().ok()
+    }
+
     /// Serves the agent until that holds.
     #[track_caller]
     pub fn until(&mut self, holds: impl Fn(&Self) -> bool) -> impl Future<Output = ()> {
@@ -204,26 +266,47 @@ fn placement(api: &Server) -> NodePlacement {
             name: Some("n1".into()),
             uid: Some("p1".into()),
             generation: Some(api.generation),
+            owner_references: Some(vec![owner("n1", "node-1")]),
             ..ObjectMeta::default()
         },
         spec: NodePlacementSpec { reservations: api.promises.clone() },
-        status: None,
+        status: api.statuses.last().cloned(),
+    }
+}
+
+impl Server {
+    fn answer(&mut self, method: &Method, path: &str, body: Value) -> Value {
+        match (method.as_str(), path) {
+            ("GET", "/api/v1/nodes/n1") => {
+                let meta = json!({ "name": "n1", "uid": "node-1" });
+                json!({ "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": meta })
+            }
+            ("PATCH", path) if path.ends_with("/nodeplacements/n1/status") => {
+                self.statuses.push(serde_json::from_value(body["status"].clone()).unwrap());
+                serde_json::to_value(placement(self)).unwrap()
+            }
+            // As it is applied, so it is.
+            ("PATCH", path) if path.ends_with("/nodetopologies/n1") => body,
+            _ => {
+                let items = [placement(self)];
+                json!({ "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodePlacementList", "metadata": {}, "items": items })
+            }
+        }
     }
 }
 
 fn client(api: Arc<Mutex<Server>>) -> Client {
-    let serve = move |_: Request<Body>| {
+    let serve = move |request: Request<Body>| {
         let api = api.clone();
         async move {
-            let (away, list) = {
-                let api = api.lock().unwrap();
-                let list = json!({ "apiVersion": "fairlead.dev/v1alpha1", "kind": "NodePlacementList", "metadata": {}, "items": [placement(&api)] });
-                (api.away, list)
-            };
-            if away {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+            if api.lock().unwrap().away {
                 std::future::pending::<()>().await;
             }
-            Ok::<_, Infallible>(Response::new(Body::from(list.to_string().into_bytes())))
+            let answer = api.lock().unwrap().answer(&parts.method, parts.uri.path(), body);
+            Ok::<_, Infallible>(Response::new(Body::from(answer.to_string().into_bytes())))
         }
     };
     Client::new(tower::service_fn(serve), "default")
