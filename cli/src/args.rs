@@ -121,6 +121,9 @@ pub(crate) struct SimulatePlacementArgs {
     /// wait for a node are asked about
     #[arg(long, value_name = "FILE")]
     pub(crate) from_dump: Option<PathBuf>,
+    /// Of a dump this pod only; as JSON exactly what the extender answers on /debug/explain?pod=NAMESPACE/NAME
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "from_dump", conflicts_with = "files", value_parser = pod_of_namespace)]
+    pub(crate) pod: Option<(String, String)>,
     /// Text for people, or everything as JSON
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
@@ -189,6 +192,15 @@ fn node_name(text: &str) -> Result<String, String> {
 fn name_of(text: &str, prefixes: &[&str]) -> Result<String, String> {
     let name = prefixes.iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
     if name.is_empty() || name.contains('/') { Err(format!("`{text}` is no name")) } else { Ok(name.to_owned()) }
+}
+
+fn pod_of_namespace(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err(format!("`{text}` is no pod: write NAMESPACE/NAME")),
+    }
 }
 
 /// clap shows an error without its causes.

@@ -129,6 +129,19 @@ pub enum SimulateError {
         #[source]
         source: Box<fairlead_cluster::DumpError>,
     },
+    /// A pod that is not in the dump.
+    #[error("the dump has no pod {name}")]
+    NotInDump {
+        /// Namespace and name.
+        name: String,
+    },
+    /// The answer cannot be written as JSON.
+    #[error("cannot write the answer")]
+    Answer {
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// A dump that cannot be read.
     #[error("{file} is not what an extender of this version answers on /debug/dump")]
     Dump {

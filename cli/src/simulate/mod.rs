@@ -17,6 +17,9 @@ use crate::say;
 
 /// Runs the simulation and prints it.
 pub(crate) fn placement(args: &SimulatePlacementArgs) -> Result<(), CliError> {
+    if let (Some(file), Some((namespace, name)), Output::Json) = (&args.from_dump, &args.pod, args.output) {
+        return say(&placement::explained(file, namespace, name)?);
+    }
     let run = placement::run(args)?;
     let text = match args.output {
         Output::Json => {

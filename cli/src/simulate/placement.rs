@@ -107,7 +107,15 @@ pub(super) fn run(args: &SimulatePlacementArgs) -> Result<Run, SimulateError> {
     for node in &args.nodes {
         world.add_node(&node.name, node.spec()?)?;
     }
-    let mut steps = if args.files.is_empty() { asked_again(&world.snapshot()) } else { Vec::new() };
+    let mut steps = match (&args.pod, args.files.is_empty()) {
+        (Some((namespace, name)), _) => {
+            let snapshot = world.snapshot();
+            let pod = named(&snapshot, namespace, name)?;
+            vec![judge(&snapshot, &snapshot.wish_of_view(pod)).0]
+        }
+        (None, true) => asked_again(&world.snapshot()),
+        (None, false) => Vec::new(),
+    };
     let selectors = selectors(&manifests)?;
     for manifest in &manifests {
         if manifest.text_at("/metadata/name").is_none() {
@@ -131,6 +139,18 @@ pub(super) fn run(args: &SimulatePlacementArgs) -> Result<Run, SimulateError> {
     let (placed, refused) = (count(Verdict::Placed), count(Verdict::Refused));
     let snapshot = world.snapshot();
     Ok(Run { steps, placed, refused, nodes: snapshot.nodes.iter().map(|node| after(node)).collect() })
+}
+
+/// What the extender of the dump answers on `/debug/explain`, byte for byte.
+pub(super) fn explained(file: &Path, namespace: &str, name: &str) -> Result<String, SimulateError> {
+    let snapshot = of_dump(file)?.snapshot();
+    let explanation = serde_json::to_value(snapshot.explain(named(&snapshot, namespace, name)?));
+    Ok(explanation.map_err(|source| SimulateError::Answer { source })?.to_string())
+}
+
+fn named<'a>(snapshot: &'a Snapshot, namespace: &str, name: &str) -> Result<&'a PodView, SimulateError> {
+    let missing = || SimulateError::NotInDump { name: format!("{namespace}/{name}") };
+    snapshot.pod_named(namespace, name).ok_or_else(missing)
 }
 
 fn of_dump(file: &Path) -> Result<World, SimulateError> {

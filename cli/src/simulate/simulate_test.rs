@@ -95,6 +95,31 @@ spec:
     assert!(own.steps.iter().all(|step| step.containers.len() == 1), "{own:?}");
 }
 
+/// The extender serves `snapshot.dump()` and, asked for a pod, `snapshot.explain()`.
+#[test]
+fn a_dump_is_answered_as_the_extender_answers() {
+    let mut world = super::world::World::new("fairlead-system");
+    let node: super::NodeArg = LARGE.parse().unwrap();
+    world.add_node("large", node.spec().unwrap()).unwrap();
+    let waiting: k8s_openapi::api::core::v1::Pod =
+        serde_saphyr::from_str(pod("a", 4, "").trim_start_matches("---")).unwrap();
+    world.admit(waiting);
+    let snapshot = world.snapshot();
+    let served =
+        serde_json::to_value(snapshot.explain(snapshot.pod_named("default", "a").unwrap())).unwrap().to_string();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(serde_json::to_value(snapshot.dump()).unwrap().to_string().as_bytes()).unwrap();
+    assert_eq!(super::placement::explained(file.path(), "default", "a").unwrap(), served);
+    let missing = super::placement::explained(file.path(), "default", "b").unwrap_err().to_string();
+    assert_eq!(missing, "the dump has no pod default/b");
+    let path = file.path().to_str().unwrap();
+    let line = ["kubectl-fairlead", "simulate", "placement", "--from-dump", path];
+    let Command::Simulate(Simulate::Placement(args)) = Args::parse_from(line).command else { panic!("not simulate") };
+    assert_eq!(nodes_of(&run(&args).unwrap()), [Some("large")]);
+    std::fs::write(file.path(), "{}").unwrap();
+    assert!(run(&args).unwrap_err().to_string().contains("/debug/dump"));
+}
+
 #[test]
 fn the_same_input_gives_the_same_bytes() {
     let manifests = [pod("a", 3, ""), pod("b", 5, ""), deleted("a"), pod("c", 2, "")].concat();
