@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fairlead_placement::bind::{State, step};
-use fairlead_placement::{BindError, BindRequest, Event, PodRef, Promise, Reason, Request, Reservation};
+use fairlead_placement::{BindError, BindRequest, Event, PlacementRead, PodRef, Promise, Reason, Request, Reservation};
 use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
@@ -137,8 +137,13 @@ impl Binder {
         if !snapshot.synced {
             return Err(BindRefusal::NotSynced);
         }
-        let pod = snapshot.pods.get(&request.pod.uid).map(|pod| snapshot.facts_of_view(pod));
+        let pod = snapshot.pods.get(&request.pod.uid);
+        if let Some(refusal) = pod.and_then(|pod| snapshot.wish_of_view(pod).refusal) {
+            return Err(BindRefusal::Failed(BindError::Node(refusal.reason)));
+        }
+        let pod = pod.map(|pod| snapshot.facts_of_view(pod));
         drop(snapshot);
+        let (pod_uid, node) = (request.pod.uid.clone(), request.node.clone());
         let end = Instant::now() + self.deadline;
         let start = Event::Start { request, pod, now_ms: now_ms() };
         let (mut state, mut requests) = step(&State::default(), &start);
@@ -155,7 +160,8 @@ impl Binder {
                 event = self.carry(&next, &mut turn) => event,
                 () = tokio::time::sleep_until(end) => Some(Event::DeadlineNear),
             };
-            let Some(event) = event else { return Err(BindRefusal::BrokeOff) };
+            let Some(mut event) = event else { return Err(BindRefusal::BrokeOff) };
+            self.look_around(&pod_uid, &node, &mut event);
             (state, requests) = step(&state, &event);
         }
     }
@@ -176,6 +182,15 @@ impl Binder {
             _ => *turn = None,
         }
         self.courier.carry(request, self.deadline / CALLS_PER_DEADLINE).await
+    }
+
+    /// Adds what lies around the pod on its node, as filter saw it.
+    fn look_around(&self, pod_uid: &str, node: &str, event: &mut Event) {
+        if let Event::Placement(PlacementRead::Found(facts)) = event {
+            let snapshot = self.courier.snapshot();
+            let wish = snapshot.pods.get(pod_uid).map(|pod| snapshot.wish_of_view(pod));
+            facts.around = wish.map(|wish| snapshot.around(node, &wish)).unwrap_or_default();
+        }
     }
 
     async fn assume(&self, node: &str, pod: &PodRef, shared_milli: u64, reservation: Option<&Reservation>) {

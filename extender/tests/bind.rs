@@ -53,7 +53,10 @@ async fn a_bind_reserves_exact_cpus_and_tells_the_pod() {
     let live = api.get(&pod_path("p")).unwrap();
     let annotation = live["metadata"]["annotations"]["fairlead.dev/placement"].as_str().unwrap();
     let annotation: Value = serde_json::from_str(annotation).unwrap();
-    assert_eq!(annotation, json!({ "containers": [{ "name": "main", "cpus": "0-1,16-17", "memoryNodes": "0" }] }));
+    assert_eq!(
+        annotation,
+        json!({ "containers": [{ "name": "main", "cpus": "0-1,16-17", "memoryNodes": "0" }], "cpus": "0-1,16-17" })
+    );
     let page = house.page.encode().unwrap();
     assert!(page.contains(r#"fairlead_extender_binds_total{outcome="Bound"} 1"#), "{page}");
     assert!(page.contains("fairlead_extender_reservations 1"), "{page}");
@@ -74,7 +77,8 @@ async fn asked_again_it_succeeds_again_and_elsewhere_it_does_not() {
 async fn a_placement_made_anew_gives_away_nothing_that_a_pod_runs_on() {
     let mut runs = pod("runs", "4");
     runs["spec"]["nodeName"] = json!("n1");
-    let placement = json!({ "containers": [{ "name": "main", "cpus": "0-1,16-17", "memoryNodes": "0" }] });
+    let placement =
+        json!({ "containers": [{ "name": "main", "cpus": "0-1,16-17", "memoryNodes": "0" }], "cpus": "0-1,16-17" });
     runs["metadata"]["annotations"] = json!({ "fairlead.dev/placement": placement.to_string() });
     let (house, api) = house(&[runs, pod("p", "4")], &[]);
     assert_eq!(house.bind("p", "n1").await, "");

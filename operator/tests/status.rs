@@ -30,7 +30,7 @@ async fn label_writes(answer: u16) -> usize {
         "metadata": {"name": "acme", "uid": "q", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"namespaces": ["a"]}});
     let namespace: Namespace = serde_json::from_value(namespace).unwrap();
-    let mut model = Model::new("fairlead-system");
+    let mut model = Model::without_pools("fairlead-system");
     model.apply(no_placements());
     model.apply(Event::Namespaces(Change::Reset(vec![namespace.clone()])));
     model.apply(Event::Quotas(Change::Reset(vec![serde_json::from_value(quota).unwrap()])));

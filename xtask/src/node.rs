@@ -90,7 +90,7 @@ fn kernel(folder: &Path) -> Result<()> {
 /// The unsigned package of the kernel that [`KERNEL`] names: the same files without the firmware's signature.
 fn kernel_package() -> Result<String> {
     let depends = || {
-        let text = read(Command::new("apt-cache").args(["depends", KERNEL]))?;
+        let text = read(Command::new("apt-cache").args(["depends", KERNEL]).env("LC_ALL", "C"))?;
         Ok(text.lines().find_map(|line| line.trim().strip_prefix("Depends: ").map(|name| format!("{name}-unsigned"))))
     };
     let known: Result<Option<String>> = depends();

@@ -73,7 +73,8 @@ impl KubeletPolicies {
             parsed.map_err(&mut note).ok().map(|state| state.policy_name)
         };
         let (cpu_state, memory_state) = (state(&files.cpu_state), state(&files.memory_state));
-        let configured = |policy: Option<String>| policy.unwrap_or_else(|| NONE.to_owned());
+        let configured =
+            |policy: Option<String>| policy.filter(|policy| !policy.is_empty()).unwrap_or_else(|| NONE.to_owned());
         let (cpu, memory) = match config {
             Some(config) => {
                 (Some(configured(config.cpu_manager_policy)), Some(configured(config.memory_manager_policy)))

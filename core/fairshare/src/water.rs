@@ -71,6 +71,9 @@ impl WaterLine {
     #[must_use]
     pub fn part(self, demand: u64, weight: u64) -> u64 {
         let weight = weight.min(MAX_WEIGHT);
+        if weight == 0 {
+            return 0;
+        }
         if self.meets(demand, weight) {
             return demand;
         }

@@ -420,6 +420,13 @@ fn may_renew(machine: &Machine, held: &Reservation, pinned: &Pinned, facts: &Pla
     if !held.cpus.is_subset(&room.cpus) {
         return Err(Reason::NodeDistrusted);
     }
+    let memory = |(node, bytes): &(u32, u64)| {
+        let free = machine.numa_index(*node).and_then(|index| room.memory_bytes.get(index));
+        free.is_some_and(|free| bytes <= free)
+    };
+    if !held.memory.iter().all(memory) {
+        return Err(Reason::NotEnoughNumaMemory);
+    }
     let spare = room.cpus.subtract(&held.cpus).subtract(machine.isolated()).len();
     if spare < room.shared_reserve { Err(Reason::SharedPoolTooSmall) } else { Ok(()) }
 }

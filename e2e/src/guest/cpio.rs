@@ -59,7 +59,7 @@ mod tests {
         cpio.program("init", b"#!x");
         let bytes = cpio.finish();
         assert_eq!(bytes.len() % 4, 0);
-        let second = bytes.len() - 124 - 4 - 120;
+        let second = bytes.len() - 124 - 120;
         assert_eq!(&bytes[second..second + 6], b"070701");
         assert_eq!(&bytes[second + 54..second + 62], b"00000003", "the size is the seventh number after the magic");
         assert!(bytes.windows(11).any(|window| window == b"TRAILER!!!\0"));

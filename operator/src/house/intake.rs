@@ -303,7 +303,7 @@ mod tests {
         let (_, lease) = tokio::sync::watch::channel(LeaseState { leading: false, term: 1, until: None });
         let client = kube::Client::new(silent, "default");
         let courier = Courier::new(client, "op-0".into(), lease, 2, metrics.clone());
-        let (mut house, _) = House::new(Model::new("fairlead-system"), courier, metrics, 20);
+        let (mut house, _) = House::new(Model::without_pools("fairlead-system"), courier, metrics, 20);
         house.leading = true;
         house.orphans.take("gone", "u".into(), Place { namespace: "b".into(), name: "p".into() }, 7);
         house

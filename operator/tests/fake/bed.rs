@@ -172,7 +172,7 @@ pub async fn house_in(world: &Arc<Mutex<World>>, quotas: &[Value]) -> Bed {
     let served = world.clone();
     let (client, _) = server(move |seen| served.lock().unwrap().answer(seen));
     let (courier, lease) = courier(client, false);
-    let mut model = Model::new("fairlead-system");
+    let mut model = Model::without_pools("fairlead-system");
     model.apply(no_placements());
     let metrics = OperatorMetrics::register(&mut Metrics::new("operator"));
     let (house, view) = House::new(model, courier, metrics, 20);

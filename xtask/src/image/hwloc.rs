@@ -72,8 +72,16 @@ fn fetch(work: &Path, version: &str) -> Result<PathBuf> {
         std::fs::create_dir_all(work.join(folder))?;
     }
     let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
-    let mut targets = Command::new("apt-get");
-    let mirrors = read(targets.args(["indextargets", "--format", format, "Created-By: Packages", "Origin: Debian"]))?;
+    let targets = || {
+        let mut command = Command::new("apt-get");
+        read(command.args(["indextargets", "--format", format, "Created-By: Packages", "Origin: Debian"]))
+    };
+    let mut mirrors = targets()?;
+    if mirrors.trim().is_empty() {
+        // Machines made of an image often come without lists.
+        run(&mut apt_get(&["update"]))?;
+        mirrors = targets()?;
+    }
     let lines: Vec<String> = mirrors.lines().map(|line| format!("deb-src [signed-by={KEYRING}] {line}\n")).collect();
     if lines.is_empty() {
         bail!("apt knows no archive of Debian to take the sources of hwloc {version} from");

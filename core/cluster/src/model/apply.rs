@@ -104,7 +104,9 @@ impl Model {
 
     fn apply_written(&mut self, placement: &NodePlacement) {
         let (name, written) = (name_of(&placement.metadata), Arc::new(PlacementEntry::of(placement)));
-        if self.placements.get(name).is_some_and(|known| known.uid == written.uid) {
+        // Of one generation the watch may know a later status than the answer to the patch.
+        let is_newer = |known: &PlacementEntry| known.uid == written.uid && known.generation < written.generation;
+        if self.placements.get(name).is_some_and(|known| is_newer(known)) {
             self.set_placement(name, Some(written));
         }
     }
