@@ -266,6 +266,7 @@ async fn the_reaper_frees_what_nobody_holds_and_nothing_else() {
     api.put(pod_path("late"), late);
     let mut placement = api.get(&placement_path("n1")).unwrap();
     placement["spec"]["reservations"][2]["name"] = json!("late");
+    placement["metadata"]["generation"] = json!(placement["metadata"]["generation"].as_i64().unwrap() + 1);
     api.put(placement_path("n1"), placement.clone());
     let placement = serde_json::from_value(placement).unwrap();
     let (published, seen) = tokio::sync::oneshot::channel();
