@@ -1,5 +1,5 @@
 //! Why a turn of the loop came to nothing.
-use fairlead_runtime::ApiError;
+use fairlead_runtime::{ApiError, causes};
 
 use crate::machine::MachineError;
 
@@ -33,18 +33,7 @@ impl TurnError {
     pub(crate) fn chain(&self) -> String {
         match self {
             Self::Api(error) => error.chain(),
-            other => chain(other),
+            other => causes(other),
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use fairlead_crds::keys;
-use fairlead_runtime::{API_DEADLINE, ApiError, LeaseState, Pulse, deadline};
+use fairlead_runtime::{API_DEADLINE, ApiError, LeaseState, Pulse, causes, deadline};
 
 /// The authority: `ca.crt`, `ca.key`.
 pub const AUTHORITY: &str = "fairlead-extender-ca";
@@ -122,7 +122,7 @@ impl Desk {
         loop {
             self.pulse.beat();
             if self.lease.borrow_and_update().term_now().is_some() {
-                let failed = self.look(Timestamp::now()).await.err().map(|error| chain(&error));
+                let failed = self.look(Timestamp::now()).await.err().map(|error| causes(&error));
                 if failed != told
                     && let Some(error) = &failed
                 {
@@ -259,15 +259,4 @@ fn is_fresh(secret: &Secret, authority: &str, now: Timestamp) -> bool {
     let later = renew.and_then(|text| text.parse::<Timestamp>().ok()).is_some_and(|renew| now < renew);
     let whole = ["tls.crt", "tls.key"].iter().all(|key| text(secret, key).is_some());
     later && whole && text(secret, "ca.crt").as_deref() == Some(authority)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }

@@ -126,7 +126,8 @@ pub(crate) fn told(error: &kube::Error) -> String {
 }
 
 /// The text of an error followed by those of its causes, a cause left out where the text before already ends with it.
-fn causes(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

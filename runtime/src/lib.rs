@@ -34,7 +34,7 @@ pub mod tls;
 mod tls_test;
 
 pub use admin::{Admin, AdminHandle, DebugDump, DumpFn};
-pub use api::{API_DEADLINE, ApiError, deadline};
+pub use api::{API_DEADLINE, ApiError, causes, deadline};
 pub use args::{AdminArgs, ClientArgs, LogArgs, LogFormat};
 pub use backoff::Backoff;
 pub use client::{ClientError, client, install_tls_provider};

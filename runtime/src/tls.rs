@@ -3,6 +3,7 @@
 //! The files are read again every few seconds and compared by content: a Secret volume swaps a symbolic link, which no
 //! watch on the file itself reports. What cannot be used is refused with a warning, and the former material stays.
 
+use crate::api::causes;
 use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::verify_server_name;
@@ -158,7 +159,7 @@ impl Tls {
             }
             let told = match self.reload().await {
                 Ok(()) => None,
-                Err(error) => Some(chain(&error)),
+                Err(error) => Some(causes(&error)),
             };
             // Once for each fault, not at every look.
             if told != refused
@@ -184,17 +185,6 @@ impl Tls {
     pub(crate) fn edition(&self) -> Edition {
         Edition { config: self.used.load().config.clone(), now: self.used.clone() }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 impl Material {

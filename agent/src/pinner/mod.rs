@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_crds::node_topology::Pinning;
-use fairlead_runtime::{Backoff, Pulse};
+use fairlead_runtime::{Backoff, Pulse, causes};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -259,7 +259,7 @@ impl Pinner {
     }
 
     fn lose(&mut self, error: &dyn std::error::Error) {
-        let why = chain(error);
+        let why = causes(error);
         if self.situation.last_error.as_ref() != Some(&why) {
             tracing::warn!(error = %why, "No connection to the container runtime");
         }
@@ -350,7 +350,7 @@ impl Pinner {
                 self.is_saving = false;
                 if let Err(error) = outcome {
                     self.setup.metrics.checkpoint_failures.inc();
-                    tracing::warn!(error = %chain(&error), "The checkpoint is older than what runs");
+                    tracing::warn!(error = %causes(&error), "The checkpoint is older than what runs");
                 }
                 if std::mem::take(&mut self.save_again) {
                     self.save();
@@ -433,12 +433,12 @@ impl Pinner {
                     Ok(None) => {}
                     Err(error) => {
                         self.setup.metrics.checkpoint_failures.inc();
-                        tracing::warn!(error = %chain(&error), "Starting without the checkpoint");
+                        tracing::warn!(error = %causes(&error), "Starting without the checkpoint");
                     }
                 }
             }
             Err(error) => {
-                let why = chain(&error);
+                let why = causes(&error);
                 self.situation.lock = match error {
                     CheckpointError::Taken { .. } => Lock::Taken(why),
                     _ => Lock::Unusable(why),
@@ -479,15 +479,4 @@ async fn receive(session: &mut Option<Session>) -> Result<Message, NriError> {
         Some(session) => session.receive().await,
         None => std::future::pending().await,
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
