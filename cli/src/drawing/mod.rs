@@ -3,6 +3,7 @@
 mod drawing_test;
 
 use crate::amount::bytes;
+use fairlead_placement::Reservation;
 use fairlead_topology::{CpuMask, Machine};
 
 /// A thread that nobody holds.
@@ -27,6 +28,13 @@ pub(crate) struct Holder {
     pub(crate) cpus: CpuMask,
     /// What is to be said of it beside its CPUs; may be empty.
     pub(crate) note: String,
+}
+
+impl Holder {
+    /// A pod with a reservation.
+    pub(crate) fn of(held: &Reservation, note: String) -> Self {
+        Self { name: format!("{}/{}", held.pod.namespace, held.pod.name), cpus: held.cpus.clone(), note }
+    }
 }
 
 /// What is drawn.

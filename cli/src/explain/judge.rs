@@ -119,14 +119,7 @@ fn why_shared(wish: &PodWish, scheduler: &str) -> String {
 fn drawn(node: &NodeView, pod_uid: &str) -> String {
     let Some(machine) = &node.machine else { return String::new() };
     let held: Vec<_> = node.placement.iter().flat_map(|placement| &placement.reservations).collect();
-    let holders: Vec<Holder> = held
-        .iter()
-        .map(|held| Holder {
-            name: format!("{}/{}", held.pod.namespace, held.pod.name),
-            cpus: held.cpus.clone(),
-            note: String::new(),
-        })
-        .collect();
+    let holders: Vec<Holder> = held.iter().map(|held| Holder::of(held, String::new())).collect();
     let only = held.iter().position(|held| held.pod.uid == pod_uid);
     Scene { machine, holders: &holders, memory_free_bytes: &node.memory_free_bytes, only }.draw()
 }

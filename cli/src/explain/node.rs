@@ -98,15 +98,7 @@ pub(super) fn explain(view: &NodeView, pinning: Option<Pinning>, observed: &[Obs
             containers: observed.iter().filter(|one| one.pod_uid == held.pod.uid).cloned().collect(),
         })
         .collect();
-    let holders: Vec<Holder> = held
-        .iter()
-        .zip(&pods)
-        .map(|(held, pod)| Holder {
-            name: format!("{}/{}", pod.namespace, pod.name),
-            cpus: held.cpus.clone(),
-            note: note(pod),
-        })
-        .collect();
+    let holders: Vec<Holder> = held.iter().zip(&pods).map(|(held, pod)| Holder::of(held, note(pod))).collect();
     let drawing = view.machine.as_ref().map(|machine| {
         Scene { machine, holders: &holders, memory_free_bytes: &view.memory_free_bytes, only: None }.draw()
     });

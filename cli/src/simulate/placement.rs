@@ -279,13 +279,7 @@ fn most_frequent(answers: &[Answer]) -> Option<&'static str> {
 
 fn after(node: &NodeView) -> NodeAfter {
     let reservations = node.placement.iter().flat_map(|placement| &placement.reservations);
-    let holders: Vec<Holder> = reservations
-        .map(|held| Holder {
-            name: format!("{}/{}", held.pod.namespace, held.pod.name),
-            cpus: held.cpus.clone(),
-            note: String::new(),
-        })
-        .collect();
+    let holders: Vec<Holder> = reservations.map(|held| Holder::of(held, String::new())).collect();
     let drawing = node.machine.as_ref().map(|machine| {
         Scene { machine, holders: &holders, memory_free_bytes: &node.memory_free_bytes, only: None }.draw()
     });
