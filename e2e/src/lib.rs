@@ -5,6 +5,7 @@ pub mod bench;
 pub mod commands;
 pub mod control_plane;
 pub mod demo;
+pub mod dice;
 pub mod eventually;
 pub mod guest;
 pub mod http_probe;

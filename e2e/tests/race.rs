@@ -14,12 +14,13 @@ use fairlead_crds::NodePlacement;
 use fairlead_crds::keys::SCHEDULER_NAME;
 use fairlead_e2e::RELEASE_NAMESPACE;
 use fairlead_e2e::bed::{Bed, Options};
+use fairlead_e2e::dice::Dice;
 use fairlead_e2e::eventually::{eventually, seen};
 use fairlead_e2e::kwok::StageTimes;
 use fairlead_e2e::nodes::of_each_shape;
 use fairlead_e2e::release;
 use futures::{StreamExt as _, TryStreamExt as _};
-use havoc::{Counted, Dice, havoc};
+use havoc::{Counted, SEED, havoc};
 use history::{Recorder, Verdict, judge};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, ServiceAccount};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -51,7 +52,7 @@ fn pods() -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_schedulers_race_and_no_core_is_promised_twice() {
-    let mut dice = Dice::new();
+    let mut dice = Dice::new(SEED);
     fairlead_e2e::init_logs();
     let stages = StageTimes { ready_ms: (100, 400), delete_ms: (100, 300), ..StageTimes::default() };
     let options = Options { redis_password: None, nodes: of_each_shape(3), stages, ..Options::new("race") };

@@ -5,31 +5,12 @@
 
 use fairlead_e2e::bed::{Bed, Options};
 use fairlead_e2e::demo::Stage;
+use fairlead_e2e::dice::Dice;
 use fairlead_e2e::release;
 use fairlead_e2e::story::milestones::Lines;
 use fairlead_e2e::story::{self, Play};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-/// Moments and victims drawn from a seed that is printed first; `FAIRLEAD_SEED` draws others.
-struct Dice(u64);
-
-impl Dice {
-    fn new() -> Self {
-        let seed = std::env::var("FAIRLEAD_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(301_447_267);
-        eprintln!("FAIRLEAD_SEED={seed}");
-        Self(seed)
-    }
-
-    /// splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
-    }
-}
 
 const VICTIMS: [&str; 4] = ["fairlead-operator", "fairlead-extender", "kube-scheduler", "fairlead-agent"];
 
@@ -49,7 +30,7 @@ struct Done {
 
 /// Kills one of ours every two to seven seconds, and once takes the API server away for 30 s.
 async fn havoc(bed: &Bed, done: &Done) {
-    let mut dice = Dice::new();
+    let mut dice = Dice::new(301_447_267);
     for round in 0.. {
         tokio::time::sleep(Duration::from_millis(2_000 + dice.next(5_000))).await;
         if round == 5 {

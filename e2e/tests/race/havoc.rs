@@ -2,38 +2,18 @@
 
 use anyhow::{Context as _, Result};
 use fairlead_e2e::bed::Bed;
+use fairlead_e2e::dice::Dice;
 use fairlead_e2e::kubelet::Running;
 use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Default seed; `FAIRLEAD_SEED` gives another.
-const SEED: u64 = 420_771_903;
+pub(crate) const SEED: u64 = 420_771_903;
 const ADMIN_PORT: u16 = 9802;
 const SCRAPE_LIMIT: Duration = Duration::from_secs(5);
 const CONFLICTS: &str = "fairlead_extender_reservation_conflicts_total";
 const BINDS: &str = "fairlead_extender_binds_total";
-
-/// Moments and victims.
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    /// Prints its seed.
-    pub(crate) fn new() -> Self {
-        let seed = std::env::var("FAIRLEAD_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(SEED);
-        eprintln!("FAIRLEAD_SEED={seed}");
-        Self(seed)
-    }
-
-    /// splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-    fn next(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % below
-    }
-}
 
 /// What each extender said last, by pod and process id: a counter dies with its process.
 #[derive(Debug, Default)]
