@@ -85,22 +85,9 @@ pub struct TermsDetail {
     pub containers: Vec<ContainerDetail>,
     /// NUMA node ids and bytes.
     pub memory: Vec<(u32, u64)>,
-    /// NUMA nodes that give CPUs or memory.
-    pub numa_nodes: u32,
-    /// Sum of the distances between them, both directions, SLIT units.
-    pub distance: u64,
-    /// CPUs in an L3 that is near the devices wished for.
-    pub near_cpus: u32,
-    /// CPUs in an L3 with a disliked pod in it.
-    pub disliked_cpus: u32,
-    /// CPUs in an L3 with a liked pod in it.
-    pub liked_cpus: u32,
-    /// L3 caches touched.
-    pub l3_touched: u32,
-    /// CPUs of those NUMA nodes that stay free.
-    pub numa_left_cpus: u32,
-    /// CPUs of those L3 caches that stay free.
-    pub l3_left_cpus: u32,
+    /// What was weighed, in the order of comparison.
+    #[serde(flatten)]
+    pub weighed: Terms,
     /// Aligned holes afterwards, by [`crate::HOLE_SIZES`].
     pub holes_after: Holes,
 }
@@ -214,30 +201,12 @@ fn message(view: &NodeView, pod: &PodWish, refusal: Option<Reason>) -> String {
 fn terms(view: &NodeView, choice: &Choice) -> Option<TermsDetail> {
     let (machine, topology) = (view.machine.as_ref()?, view.topology.as_ref()?);
     let container = |(name, cpus): &(String, CpuMask)| ContainerDetail { name: name.clone(), cpus: cpus.to_string() };
-    let Terms {
-        numa_nodes,
-        distance,
-        near_cpus,
-        disliked_cpus,
-        liked_cpus,
-        l3_touched,
-        numa_left_cpus,
-        l3_left_cpus,
-        ..
-    } = choice.terms;
     Some(TermsDetail {
         alignment: choice.score.alignment,
         holes_whole: choice.score.holes,
         containers: choice.containers.iter().map(container).collect(),
         memory: choice.memory.clone(),
-        numa_nodes,
-        distance,
-        near_cpus,
-        disliked_cpus,
-        liked_cpus,
-        l3_touched,
-        numa_left_cpus,
-        l3_left_cpus,
+        weighed: choice.terms.clone(),
         holes_after: Holes::of(machine, &topology.shape.groups, &view.free.subtract(&choice.cpus)),
     })
 }

@@ -1,10 +1,13 @@
 //! What was weighed for a choice, number by number: for people who ask why.
 
+use serde::Serialize;
+
 use crate::{CpuMask, Machine, Surroundings};
 
 /// The measures of a choice, in the order in which they are compared; all CPU numbers count what is taken, idle siblings
 /// included.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Terms {
     /// NUMA nodes that give CPUs or memory.
     pub numa_nodes: u32,
