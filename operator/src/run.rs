@@ -88,7 +88,7 @@ impl Default for Counting {
 pub fn metrics_page() -> Metrics {
     let Counting { mut metrics, operator, .. } = Counting::new();
     // A view needs a model; the docs do not depend on what is in it.
-    let snapshot = Model::without_pools("fairlead-system").snapshot();
+    let snapshot = Model::new("fairlead-system").snapshot();
     let view = View::empty(snapshot);
     let (_, receiver) = watch::channel(Arc::new(view));
     Holdings::register(&mut metrics, receiver, PoolReports::default());
@@ -131,8 +131,10 @@ pub async fn run(args: Args, shutdown: Shutdown) -> Result<(), RunError> {
         usize::from(args.release_concurrency),
         operator.clone(),
     );
-    let mut model = Model::without_pools(&args.own_namespace);
-    model.apply(house::no_placements());
+    let mut model = Model::new(&args.own_namespace);
+    for event in house::unwatched() {
+        model.apply(event);
+    }
     let (house, view) = House::new(model, courier, operator.clone(), args.release_window_percent);
     let (dump_sender, dumps) = mpsc::channel(DUMPS);
     let pulse = heartbeat.register("house", house::SILENCE);

@@ -172,7 +172,7 @@ impl Bed {
             metrics: counters,
             clock,
         };
-        let (view, seen) = watch::channel(Arc::new(View::empty(Model::without_pools("fairlead-system").snapshot())));
+        let (view, seen) = watch::channel(Arc::new(View::empty(Model::new("fairlead-system").snapshot())));
         let pulse = Heartbeat::new().register("pools", supervisor::SILENCE);
         tokio::spawn(supervisor::run(Arc::new(shared), seen, pulse, shutdown.clone()));
         Self { world, view, lease, shutdown }

@@ -3,7 +3,7 @@
 mod fake;
 
 use fairlead_cluster::{Change, Event, Model};
-use fairlead_operator::house::no_placements;
+use fairlead_operator::house::unwatched;
 use fairlead_operator::metrics::OperatorMetrics;
 use fairlead_operator::status::writer::{self, Writer};
 use fairlead_operator::view::View;
@@ -30,8 +30,10 @@ async fn label_writes(answer: u16) -> usize {
         "metadata": {"name": "acme", "uid": "q", "generation": 1, "creationTimestamp": "2026-01-01T00:00:00Z"},
         "spec": {"namespaces": ["a"]}});
     let namespace: Namespace = serde_json::from_value(namespace).unwrap();
-    let mut model = Model::without_pools("fairlead-system");
-    model.apply(no_placements());
+    let mut model = Model::new("fairlead-system");
+    for event in unwatched() {
+        model.apply(event);
+    }
     model.apply(Event::Namespaces(Change::Reset(vec![namespace.clone()])));
     model.apply(Event::Quotas(Change::Reset(vec![serde_json::from_value(quota).unwrap()])));
     let mut view = View::empty(model.snapshot());

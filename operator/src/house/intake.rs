@@ -276,11 +276,11 @@ impl House {
     }
 }
 
-/// An empty list of NodePlacements: the operator decides nothing by them, so it does not watch them, and the model is not
-/// to wait for them.
+/// Empty lists of NodePlacements and WorkerPools: the order of release depends on neither, so they are not fed to the
+/// model, and it is not to wait for them.
 #[must_use]
-pub fn no_placements() -> ModelEvent {
-    ModelEvent::Placements(Change::Reset(Vec::new()))
+pub fn unwatched() -> [ModelEvent; 2] {
+    [ModelEvent::Placements(Change::Reset(Vec::new())), ModelEvent::Pools(Change::Reset(Vec::new()))]
 }
 
 #[cfg(test)]
@@ -303,7 +303,7 @@ mod tests {
         let (_, lease) = tokio::sync::watch::channel(LeaseState { leading: false, term: 1, until: None });
         let client = kube::Client::new(silent, "default");
         let courier = Courier::new(client, "op-0".into(), lease, 2, metrics.clone());
-        let (mut house, _) = House::new(Model::without_pools("fairlead-system"), courier, metrics, 20);
+        let (mut house, _) = House::new(Model::new("fairlead-system"), courier, metrics, 20);
         house.leading = true;
         house.orphans.take("gone", "u".into(), Place { namespace: "b".into(), name: "p".into() }, 7);
         house

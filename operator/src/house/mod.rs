@@ -10,7 +10,7 @@
 mod intake;
 mod pass;
 
-pub use intake::no_placements;
+pub use intake::unwatched;
 
 use crate::book::PodBook;
 use crate::metrics::OperatorMetrics;

@@ -3,7 +3,7 @@
 #![allow(clippy::panic, reason = "tests fail by panicking")]
 use super::{Seen, courier, pod, refusal, server};
 use fairlead_cluster::Model;
-use fairlead_operator::house::{House, Inputs, SILENCE, no_placements};
+use fairlead_operator::house::{House, Inputs, SILENCE, unwatched};
 use fairlead_operator::metrics::OperatorMetrics;
 use fairlead_operator::news::{Dated, News};
 use fairlead_operator::view::View;
@@ -172,8 +172,10 @@ pub async fn house_in(world: &Arc<Mutex<World>>, quotas: &[Value]) -> Bed {
     let served = world.clone();
     let (client, _) = server(move |seen| served.lock().unwrap().answer(seen));
     let (courier, lease) = courier(client, false);
-    let mut model = Model::without_pools("fairlead-system");
-    model.apply(no_placements());
+    let mut model = Model::new("fairlead-system");
+    for event in unwatched() {
+        model.apply(event);
+    }
     let metrics = OperatorMetrics::register(&mut Metrics::new("operator"));
     let (house, view) = House::new(model, courier, metrics, 20);
     let (news, received) = mpsc::channel(1024);

@@ -75,13 +75,6 @@ impl Model {
         Self { own_namespace: own_namespace.as_ref().into(), ..Self::default() }
     }
 
-    /// The same for who chooses no CPUs: WorkerPools, which only tell what pods wish of them, are not waited for.
-    #[must_use]
-    pub fn without_pools(own_namespace: impl AsRef<str>) -> Self {
-        let listed = Listed { pools: true, ..Listed::default() };
-        Self { listed, ..Self::new(own_namespace) }
-    }
-
     /// Whether every kind has been listed.
     #[must_use]
     pub fn synced(&self) -> bool {
