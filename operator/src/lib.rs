@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod namespaces;
 pub mod news;
 pub mod objects;
+pub mod pause;
 pub mod release;
 mod run;
 pub mod scaling;

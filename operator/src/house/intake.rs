@@ -1,7 +1,6 @@
 //! Taking in what happened: watch events, answers, the lease.
 use super::{Answer, House};
 use crate::book::PodNote;
-use crate::clock::now_ms;
 use crate::news::{Dated, Kind, News, change};
 use crate::release::desk::Desk;
 use crate::release::errand::{Errand, Place, ledger_intents};
@@ -119,7 +118,7 @@ impl House {
                     self.turns.ended(&report.tenant);
                 }
                 if let Some((uid, words)) = report.refusal {
-                    self.refusals.note(&uid, words, now_ms());
+                    self.refusals.note(&uid, words, self.clock.ms());
                 }
                 if let Some(desk) = self.desks.get_mut(&report.tenant) {
                     for (uid, place) in report.places {
@@ -136,7 +135,7 @@ impl House {
                 self.settle_strays(&report.tenant);
             }
             Ok(Answer::Told(uid, written, view)) => {
-                self.telling.answered(&uid, written, now_ms());
+                self.telling.answered(&uid, written, self.clock.ms());
                 // The release that may follow needs the version of now, and not only when the watch brings it.
                 let namespace = self.book.get(&uid).map(|note| note.namespace.clone());
                 let tenant = namespace.and_then(|namespace| self.claims.get(&namespace).cloned());
@@ -144,7 +143,7 @@ impl House {
                     self.tell(&tenant, &Event::Observed { uid, view });
                 }
             }
-            Ok(Answer::Stamped(uid, written)) => self.stamping.ended(&uid, written, now_ms()),
+            Ok(Answer::Stamped(uid, written)) => self.stamping.ended(&uid, written, self.clock.ms()),
             Err(error) => {
                 // Some request will never be answered: start over, which the protocol is made for.
                 tracing::error!(%error, "An errand died; taking over anew");

@@ -13,6 +13,7 @@ mod pass;
 pub use intake::unwatched;
 
 use crate::book::PodBook;
+use crate::clock::Clock;
 use crate::metrics::OperatorMetrics;
 use crate::news::{Dated, Kind};
 use crate::objects::Objects;
@@ -95,6 +96,7 @@ pub struct House {
     /// In which term each kind was last listed.
     listed: BTreeMap<Kind, u64>,
     window_percent: u32,
+    clock: Clock,
     courier: Courier,
     metrics: OperatorMetrics,
     answers: JoinSet<Answer>,
@@ -133,6 +135,7 @@ impl House {
             term: 0,
             listed: BTreeMap::new(),
             window_percent,
+            clock: Clock::new(),
             courier,
             metrics,
             answers: JoinSet::new(),

@@ -1,7 +1,7 @@
 //! One pass: snapshot, desks in step with the tenants, plan, wants, conditions, and the view for everybody else.
 use super::{Answer, House};
 use crate::book::{PodNote, Told};
-use crate::clock::now_ms;
+use crate::clock::time_of;
 use crate::metrics::Stage;
 use crate::news::Kind;
 use crate::release::attempts::Written;
@@ -37,7 +37,13 @@ impl House {
         let synced = self.sighted();
         self.staff(&snapshot, synced);
         let lanes = self.courier.lanes();
-        let at = Known { book: &self.book, refusals: &self.refusals, orphans: &self.orphans, lanes, now_ms: now_ms() };
+        let at = Known {
+            book: &self.book,
+            refusals: &self.refusals,
+            orphans: &self.orphans,
+            lanes,
+            now_ms: self.clock.ms(),
+        };
         let Table { input, most, mut facts } = input::of(&snapshot, &mut self.desks, at, self.window_percent);
         let mut plan = if self.leading && synced {
             let _timer = self.metrics.stage(Stage::Plan);
@@ -238,7 +244,7 @@ impl House {
             state.counts(&note.uid) && !state.is_stuck(&note.uid)
         };
         let free = most.saturating_sub(self.telling.under_way());
-        let chosen = self.telling.choose(now_ms(), &self.book, &verdicts, in_release, free);
+        let chosen = self.telling.choose(self.clock.ms(), &self.book, &verdicts, in_release, free);
         for to_tell in chosen {
             self.write_condition(to_tell);
         }
@@ -250,6 +256,7 @@ impl House {
         if let Some(reason) = WaitReason::ALL.iter().find(told_to_wait) {
             self.metrics.refused(reason);
         }
+        let since = since.unwrap_or_else(|| time_of(self.clock.wall_ms()));
         let body = patch::condition(&uid, told.released, &told.reason, &told.message, &since);
         let courier = self.courier.clone();
         self.answers.spawn(async move {
@@ -278,14 +285,14 @@ impl House {
         found.sort_by(|(a, _), (b, _)| (a.created_ms, &a.uid).cmp(&(b.created_ms, &b.uid)));
         self.stamping.tidy(&self.book);
         for (note, epoch) in found {
-            if self.stamping.under_way() >= TELLING || !self.stamping.may_begin(&note, now_ms()) {
+            if self.stamping.under_way() >= TELLING || !self.stamping.may_begin(&note, self.clock.ms()) {
                 continue;
             }
             self.stamping.begin(&note.uid);
-            let courier = self.courier.clone();
+            let (courier, wall_ms) = (self.courier.clone(), self.clock.wall_ms());
             self.answers.spawn(async move {
                 let place = Place { namespace: note.namespace.clone(), name: note.name.clone() };
-                let body = patch::stamp(&note.uid, note.view.version, epoch, now_ms());
+                let body = patch::stamp(&note.uid, note.view.version, epoch, wall_ms);
                 let manager = keys::manager::RELEASE;
                 let written = courier.patch("stamp Pod", &place, manager, &body, false).await;
                 Answer::Stamped(

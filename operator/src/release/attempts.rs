@@ -1,18 +1,18 @@
 //! Writes on pods that may fail and are repeated: one at a time for each pod, not again before the watch shows the last
 //! one, and with growing pauses while the API server refuses.
 use crate::book::{PodBook, PodNote};
+use crate::pause::Pause;
 use fairlead_fairshare::protocol::{Uid, Version};
 use std::collections::BTreeMap;
 
-/// Pauses after writes that were refused double from here.
-const PAUSE_MS: u64 = 1_000;
+/// Longest pause after writes that were refused.
 const PAUSE_MAX_MS: u64 = 30_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Write {
     UnderWay,
     Done(Version),
-    Refused { until_ms: u64, pause_ms: u64 },
+    Refused(Pause),
 }
 
 /// How a write ended.
@@ -31,7 +31,7 @@ pub enum Written {
 pub struct Attempts {
     writes: BTreeMap<Uid, Write>,
     /// The last pause of pods whose write was refused.
-    pauses: BTreeMap<Uid, u64>,
+    pauses: BTreeMap<Uid, Pause>,
 }
 
 impl Attempts {
@@ -54,8 +54,7 @@ impl Attempts {
             None => true,
             Some(Write::UnderWay) => false,
             Some(Write::Done(version)) => note.view.version >= *version,
-            // A clock that was set back does not prolong the pause.
-            Some(Write::Refused { until_ms, pause_ms }) => !(1..=*pause_ms).contains(&until_ms.saturating_sub(now_ms)),
+            Some(Write::Refused(pause)) => !pause.lasts(now_ms),
         }
     }
 
@@ -66,17 +65,16 @@ impl Attempts {
 
     /// A write ended.
     pub fn ended(&mut self, uid: &Uid, written: Written, now_ms: u64) {
-        let refused = |pause_ms| Write::Refused { until_ms: now_ms.saturating_add(pause_ms), pause_ms };
         let write = match written {
             Written::Done(version) => {
                 self.pauses.remove(uid);
                 Write::Done(version)
             }
-            Written::Away => refused(PAUSE_MS),
+            Written::Away => Write::Refused(Pause::first(now_ms)),
             Written::Refused => {
-                let last = self.pauses.get(uid).map_or(PAUSE_MS, |last| (last * 2).min(PAUSE_MAX_MS));
-                self.pauses.insert(uid.clone(), last);
-                refused(last)
+                let pause = Pause::after(self.pauses.get(uid).copied(), now_ms, PAUSE_MAX_MS);
+                self.pauses.insert(uid.clone(), pause);
+                Write::Refused(pause)
             }
         };
         self.writes.insert(uid.clone(), write);
@@ -87,7 +85,7 @@ impl Attempts {
         self.writes.retain(|uid, write| match write {
             Write::UnderWay => true,
             Write::Done(version) => book.get(uid).is_some_and(|note| note.view.version < *version),
-            Write::Refused { .. } => book.get(uid).is_some(),
+            Write::Refused(_) => book.get(uid).is_some(),
         });
         self.pauses.retain(|uid, _| book.get(uid).is_some());
     }

@@ -2,7 +2,6 @@
 //! release of the same pod is under way, because a write to its status would change the version that the release needs.
 use super::attempts::{Attempts, Written};
 use crate::book::{PodBook, PodNote, Told};
-use crate::clock::time_of;
 use fairlead_fairshare::protocol::{Standing, Uid};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
@@ -24,8 +23,8 @@ pub struct ToTell {
     pub name: String,
     /// What to say.
     pub told: Told,
-    /// Since when the status is what it says.
-    pub since: Time,
+    /// Since when the status is what it says; `None`: from now on.
+    pub since: Option<Time>,
 }
 
 /// What was told, and what is about to be.
@@ -64,7 +63,7 @@ impl Telling {
             let Some(told) = self.news_for(note, now_ms, verdicts) else { continue };
             if self.writes.may_begin(note, now_ms) && !in_release(note) {
                 let stays = note.told.as_ref().is_some_and(|last| last.released == told.released);
-                let since = note.told_since.clone().filter(|_| stays).unwrap_or_else(|| time_of(now_ms));
+                let since = note.told_since.clone().filter(|_| stays);
                 let (uid, namespace, name) = (note.uid.clone(), note.namespace.clone(), note.name.clone());
                 let to_tell = ToTell { uid, namespace, name, told, since };
                 found.push((note.created_ms, to_tell));
@@ -185,10 +184,10 @@ mod tests {
         let mut book = PodBook::default();
         book.put(note.clone());
         assert!(choose(&mut telling, 0, &book, "B").is_empty());
-        assert_eq!(choose(&mut telling, 9_000, &book, "B")[0].since, crate::clock::time_of(7_000));
+        assert_eq!(choose(&mut telling, 9_000, &book, "B")[0].since, Some(crate::clock::time_of(7_000)));
         note.view.standing = Standing::Released;
         book.put(note);
         let released = Telling::default().choose(9_000, &book, &BTreeMap::new(), |_| false, 10);
-        assert_eq!(released[0].since, crate::clock::time_of(9_000));
+        assert_eq!(released[0].since, None);
     }
 }

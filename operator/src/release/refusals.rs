@@ -1,9 +1,10 @@
 //! Pods whose gate removal the API server refused or did not answer: what it said, and until when they are left alone.
+use crate::pause::Pause;
 use fairlead_fairshare::protocol::Uid;
 use fairlead_runtime::ApiError;
 use std::collections::BTreeMap;
 
-/// Pauses double from one second to this.
+/// Longest pause.
 const PAUSE_MAX_MS: u64 = 30_000;
 /// Longest text of the server that is repeated on a pod.
 const WORDS_BYTES_MAX: usize = 512;
@@ -39,8 +40,7 @@ impl Words {
 #[derive(Debug)]
 struct Refused {
     words: Words,
-    tries: u32,
-    until_ms: u64,
+    pause: Pause,
 }
 
 /// The pods that were refused and are still behind the gate.
@@ -50,20 +50,16 @@ pub struct Refusals(BTreeMap<Uid, Refused>);
 impl Refusals {
     /// A gate removal failed. The first words of a kind are kept: ports and times in them change with every try.
     pub fn note(&mut self, uid: &Uid, words: Words, now_ms: u64) {
-        let refused = self.0.entry(uid.clone()).or_insert(Refused { words: words.clone(), tries: 0, until_ms: 0 });
-        if refused.words.code != words.code {
-            refused.words = words;
-        }
-        let pause_ms = 1_000_u64.saturating_mul(1 << refused.tries.min(16)).min(PAUSE_MAX_MS);
-        refused.tries = refused.tries.saturating_add(1);
-        refused.until_ms = now_ms.saturating_add(pause_ms);
+        let last = self.0.remove(uid);
+        let pause = Pause::after(last.as_ref().map(|last| last.pause), now_ms, PAUSE_MAX_MS);
+        let words = last.map(|last| last.words).filter(|said| said.code == words.code).unwrap_or(words);
+        self.0.insert(uid.clone(), Refused { words, pause });
     }
 
     /// The pod is to be left alone.
     #[must_use]
     pub fn rests(&self, uid: &str, now_ms: u64) -> bool {
-        // A clock that was set back does not prolong the pause.
-        self.0.get(uid).is_some_and(|refused| (1..=PAUSE_MAX_MS).contains(&refused.until_ms.saturating_sub(now_ms)))
+        self.0.get(uid).is_some_and(|refused| refused.pause.lasts(now_ms))
     }
 
     /// The pods with the server's words.

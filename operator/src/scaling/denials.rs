@@ -1,8 +1,7 @@
 //! What the API server did not accept is not asked for again at once, however often the pool takes a turn (I11).
 use super::judge::Refusal;
+use crate::pause::Pause;
 
-/// Pause after the first denial; each one after it doubles the pause.
-const PAUSE_MS: u64 = 1_000;
 /// Longest pause: whoever repairs the policy or the right waits no longer.
 const PAUSE_MS_MAX: u64 = 60_000;
 
@@ -15,8 +14,7 @@ struct Denial {
     from: u32,
     to: u32,
     refusal: Refusal,
-    until_ms: u64,
-    pause_ms: u64,
+    pause: Pause,
 }
 
 impl Denial {
@@ -30,8 +28,8 @@ impl Denial {
 impl Denials {
     /// The API server did not accept a write.
     pub fn denied(&mut self, now_ms: u64, from: u32, to: u32, refusal: Refusal) {
-        let pause_ms = self.0.as_ref().map_or(PAUSE_MS, |last| last.pause_ms.saturating_mul(2).min(PAUSE_MS_MAX));
-        self.0 = Some(Denial { from, to, refusal, until_ms: now_ms.saturating_add(pause_ms), pause_ms });
+        let pause = Pause::after(self.0.as_ref().map(|last| last.pause), now_ms, PAUSE_MS_MAX);
+        self.0 = Some(Denial { from, to, refusal, pause });
     }
 
     /// It accepted one.
@@ -42,14 +40,14 @@ impl Denials {
     /// Why a write is not tried now.
     #[must_use]
     pub fn standing(&self, now_ms: u64, from: u32, to: u32) -> Option<Refusal> {
-        let denial = self.0.as_ref().filter(|denial| now_ms < denial.until_ms && denial.covers(from, to));
+        let denial = self.0.as_ref().filter(|denial| denial.pause.lasts(now_ms) && denial.covers(from, to));
         denial.map(|denial| denial.refusal.clone())
     }
 
     /// Whether growth was denied a moment ago: then no room is kept for it within the tenant's quota.
     #[must_use]
     pub fn stop_growth(&self, now_ms: u64) -> bool {
-        self.0.as_ref().is_some_and(|denial| now_ms < denial.until_ms && denial.to > denial.from)
+        self.0.as_ref().is_some_and(|denial| denial.pause.lasts(now_ms) && denial.to > denial.from)
     }
 }
 
