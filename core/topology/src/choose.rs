@@ -1,14 +1,17 @@
 //! The choice of exact CPUs and memory on one machine.
 
-use crate::deal::{Part, Unit, deal};
+use crate::caches::Positions;
+use crate::deal::{Dealer, Part, Parts};
 use crate::demand::{Demand, Span, Supply};
 use crate::fill::evenly;
 use crate::free::{Rest, Usable};
-use crate::pick::{Pick, pick, pick_one};
-use crate::pool::{GroupFree, Pool};
+use crate::machine::{CacheGroup, SparseMask};
+use crate::pick::{Pick, pick, pick_one, touched};
+use crate::pool::{GroupFree, Pool, Units};
 use crate::rank::Rank;
 use crate::search::search;
 use crate::{CpuClass, CpuMask, CpuRequest, Machine, NoFit, Score, Surroundings, Terms};
+use smallvec::SmallVec;
 
 /// What is not reserved on a machine.
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +101,8 @@ pub fn choose(machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest, arou
         Ok(demand) => demand,
         Err(no) => return Verdict::DoesNotFit(no),
     };
-    let place = Place { machine, usable: &usable.cpus, supply, demand, groups: &groups, single: count.single_threads };
+    let dealer = Dealer { machine, single: count.single_threads };
+    let place = Place { machine, usable: &usable.cpus, units: &count.usable, supply, demand, groups: &groups, dealer };
     let mut looks_left = MAX_TIE_LOOKS;
     let found = search(machine, &supply, &demand, &mut |nodes, rank| place.tie(nodes, rank, &mut looks_left));
     let Some(found) = found else {
@@ -106,11 +110,8 @@ pub fn choose(machine: &Machine, free: &NodeFree<'_>, request: &CpuRequest, arou
     };
     let parts = place.take(&found.nodes);
     let (memory, huge_pages) = place.memory(&found.nodes, &parts);
-    let mut cpus = CpuMask::new();
-    for unit in parts.iter().flat_map(|part| &part.units) {
-        unit.add_to(machine, &mut cpus);
-    }
-    let containers = deal(machine, request, parts);
+    let cpus = dealer.taken(&parts);
+    let containers = dealer.deal(request, &parts);
     let isolated = request.wish.class == CpuClass::Isolated;
     let score = supply.score(&found.rank, &demand);
     let terms = Terms::of(machine, free.cpus, &cpus, &memory, around);
@@ -124,13 +125,16 @@ const MAX_TIE_LOOKS: usize = 1 << 22;
 struct Place<'a> {
     machine: &'a Machine,
     usable: &'a CpuMask,
+    units: &'a Units,
     supply: Supply<'a>,
     demand: Demand<'a>,
     /// By dense index of the cache group.
     groups: &'a [GroupFree],
-    /// Units are threads on a machine with siblings.
-    single: bool,
+    dealer: Dealer<'a>,
 }
+
+/// Cache groups: their dense indices, and what is free in them.
+type Groups = (SmallVec<[usize; 32]>, SmallVec<[GroupFree; 32]>);
 
 impl Place<'_> {
     /// Dense NUMA index of a position in the pool.
@@ -138,36 +142,26 @@ impl Place<'_> {
         usize::from(self.supply.pool.nodes()[usize::from(position)].index)
     }
 
-    /// Dense indices of the cache groups of these nodes, ascending.
-    fn groups_of(&self, nodes: &[u16]) -> Vec<usize> {
-        nodes.iter().flat_map(|&position| self.machine.nodes()[self.numa(position)].groups.clone()).collect()
-    }
-
-    /// What is picked of the cache groups of these nodes, and these groups.
-    fn pick(&self, nodes: &[u16], units: u32) -> (Vec<usize>, Pick, u32) {
-        let indices = self.groups_of(nodes);
-        let groups: Vec<GroupFree> = indices.iter().map(|&group| self.groups[group]).collect();
-        let tight = self.demand.tight();
-        let picked = match self.demand.span {
-            Span::OneL3 => pick_one(&groups, units, tight),
-            Span::Together | Span::Nodes(_) => pick(&groups, units, tight),
-        };
-        let picked = picked.unwrap_or_default();
-        let touched = picked.touched(&groups);
-        (indices, picked, touched)
+    /// The cache groups of these nodes, ascending.
+    fn groups_of(&self, nodes: &[u16]) -> Groups {
+        let of_node = |&position: &u16| self.machine.nodes()[self.numa(position)].groups.clone();
+        let indices: SmallVec<[usize; 32]> = nodes.iter().flat_map(of_node).collect();
+        let groups = indices.iter().map(|&group| self.groups[group]).collect();
+        (indices, groups)
     }
 
     /// What is free in the L3 caches that such a share of a node touches; less is better.
     fn touched(&self, position: u16, units: u32) -> i64 {
-        let (_, _, touched) = self.pick(&[position], units);
-        if self.demand.tight() { i64::from(touched) } else { -i64::from(touched) }
+        let own = self.machine.nodes()[self.numa(position)].groups.clone();
+        let touched = i64::from(touched(&self.groups[own], units, self.demand.tight()));
+        if self.demand.tight() { touched } else { -touched }
     }
 
     /// What each of these nodes gives of a pod that is spread.
-    fn shares(&self, nodes: &[u16]) -> Vec<u32> {
+    fn shares(&self, nodes: &[u16]) -> SmallVec<[u32; 16]> {
         let (units, tight) = (self.demand.units, self.demand.tight());
         let mut touched = |position, units| self.touched(position, units);
-        evenly(&self.supply, nodes, units, tight, &mut touched).0.into_vec()
+        evenly(&self.supply, nodes, units, tight, &mut touched).0
     }
 
     /// Tells sets of equal rank apart that touch several L3 caches: by what these have free, less what is taken.
@@ -183,9 +177,13 @@ impl Place<'_> {
         let touched: u32 = match self.demand.span {
             Span::Nodes(_) => {
                 let shares = self.shares(nodes);
-                nodes.iter().zip(shares).map(|(&position, share)| self.pick(&[position], share).2).sum()
+                nodes
+                    .iter()
+                    .zip(shares)
+                    .map(|(&position, share)| self.touched(position, share).unsigned_abs() as u32)
+                    .sum()
             }
-            Span::Together | Span::OneL3 => self.pick(nodes, self.demand.units).2,
+            Span::Together | Span::OneL3 => touched(&self.groups_of(nodes).1, self.demand.units, self.demand.tight()),
         };
         let left = touched.saturating_sub(self.demand.units);
         // MAX_CPUS is far below the half.
@@ -193,7 +191,7 @@ impl Place<'_> {
     }
 
     /// The lowest free units of the cache groups picked.
-    fn take(&self, nodes: &[u16]) -> Vec<Part> {
+    fn take(&self, nodes: &[u16]) -> Parts {
         if let Span::Nodes(_) = self.demand.span {
             let shares = self.shares(nodes);
             return nodes.iter().zip(shares).flat_map(|(&position, share)| self.take_of(&[position], share)).collect();
@@ -201,70 +199,66 @@ impl Place<'_> {
         self.take_of(nodes, self.demand.units)
     }
 
-    fn take_of(&self, nodes: &[u16], units: u32) -> Vec<Part> {
-        let (indices, picked, _) = self.pick(nodes, units);
-        let part = |units: Vec<Unit>, group: usize| Part { numa: self.machine.groups()[group].numa, units };
-        let whole = picked.whole.iter().map(|&position| (indices[position], self.free_units(indices[position])));
-        let mut taken: Vec<(usize, Vec<Unit>)> = whole.collect();
-        let mut missing = picked.units as usize;
-        let partly: Vec<usize> = picked.part.iter().map(|&position| indices[position]).collect();
-        if self.single {
-            taken.extend(self.single_threads(&partly, missing));
-        } else {
-            for group in partly {
-                let mut units = self.free_units(group);
-                units.truncate(missing);
-                missing -= units.len();
-                taken.push((group, units));
-            }
-        }
-        taken.sort_unstable_by_key(|(group, _)| *group);
-        taken.into_iter().filter(|(_, units)| !units.is_empty()).map(|(group, units)| part(units, group)).collect()
+    fn take_of(&self, nodes: &[u16], units: u32) -> Parts {
+        let (indices, groups) = self.groups_of(nodes);
+        let tight = self.demand.tight();
+        let picked = match self.demand.span {
+            Span::OneL3 => pick_one(&groups, units, tight),
+            Span::Together | Span::Nodes(_) => pick(&groups, units, tight),
+        };
+        let Pick { whole, part, units } = picked.unwrap_or_default();
+        let indices_of = |positions: Positions| positions.into_iter().map(|position| indices[usize::from(position)]);
+        let mut taken: Parts =
+            indices_of(whole).map(|group| self.part(group, self.units.of_group(self.group(group)))).collect();
+        taken.extend(self.partly(indices_of(part), units));
+        taken.sort_unstable_by_key(|part| part.group);
+        taken
     }
 
-    /// So many free threads of these cache groups: those of partly used cores first, so that whole cores stay whole.
-    fn single_threads(&self, groups: &[usize], count: usize) -> Vec<(usize, Vec<Unit>)> {
-        let words = self.usable.words();
-        let mut threads: Vec<(bool, Unit, usize)> = Vec::new();
-        for &group in groups {
-            let own = self.free_units(group).into_iter();
-            threads.extend(own.map(|unit| (self.machine.cores()[unit.core].is_within(words), unit, group)));
-        }
-        threads.sort_unstable();
-        threads.truncate(count);
-        groups
-            .iter()
-            .map(|&group| {
-                let own = threads.iter().filter(|thread| thread.2 == group).map(|thread| thread.1);
-                let mut units: Vec<Unit> = own.collect();
-                units.sort_unstable();
-                (group, units)
-            })
-            .collect()
+    fn group(&self, group: usize) -> &CacheGroup {
+        &self.machine.groups()[group]
     }
 
-    /// All free units of a cache group, ascending.
-    fn free_units(&self, group: usize) -> Vec<Unit> {
-        let words = self.usable.words();
-        let cores = self.machine.groups()[group].regular.clone();
-        if self.single {
-            let threads = |core: usize| {
-                let free = self.machine.cores()[core].cpus.iter().filter(|&cpu| self.usable.contains(cpu));
-                free.map(move |cpu| Unit { core, cpu: Some(cpu) })
-            };
-            return cores.flat_map(threads).collect();
+    fn part(&self, group: usize, units: SparseMask) -> Part {
+        Part { numa: self.group(group).numa, group, units }
+    }
+
+    /// So many units of these cache groups, the lowest first; of threads first those of partly used cores, so that whole
+    /// cores stay whole.
+    fn partly(&self, groups: impl Iterator<Item = usize> + Clone, count: u32) -> Parts {
+        let mut missing = count;
+        let mut lowest = |group: usize, units: &SparseMask| {
+            let units = self.dealer.lowest(group, units, missing);
+            missing -= units.len();
+            units
+        };
+        if !self.dealer.single {
+            let own = groups.map(|group| self.part(group, lowest(group, &self.units.of_group(self.group(group)))));
+            return own.filter(|part| !part.units.is_empty()).collect();
         }
-        let free = cores.filter(|&core| self.machine.cores()[core].is_within(words));
-        free.map(|core| Unit { core, cpu: None }).collect()
+        let siblings = self.machine.siblings();
+        let of_whole_cores = siblings.cores(&CpuMask::from_words(&siblings.whole(self.usable.words())));
+        let single = self.usable.subtract(&of_whole_cores);
+        let mut parts: Parts = SmallVec::new();
+        for group in groups.clone() {
+            let units = self.group(group).threads.within(single.words());
+            parts.push(self.part(group, lowest(group, &units)));
+        }
+        for (own, group) in parts.iter_mut().zip(groups) {
+            let units = self.group(group).threads.within(of_whole_cores.words());
+            own.units = own.units.or(&lowest(group, &units));
+        }
+        parts.retain(|part| !part.units.is_empty());
+        parts
     }
 
     /// Bytes, and huge pages, of each node that gives some.
-    fn memory(&self, nodes: &[u16], parts: &[Part]) -> (Vec<(u32, u64)>, Vec<NumaHugePages>) {
-        let units_of = |position: u16| -> usize {
+    fn memory(&self, nodes: &[u16], parts: &Parts) -> (Vec<(u32, u64)>, Vec<NumaHugePages>) {
+        let units_of = |position: u16| -> u32 {
             let own = parts.iter().filter(|part| part.numa == self.numa(position));
             own.map(|part| part.units.len()).sum()
         };
-        let units: Vec<usize> = nodes.iter().map(|&position| units_of(position)).collect();
+        let units: SmallVec<[u32; 16]> = nodes.iter().map(|&position| units_of(position)).collect();
         let id = |position: u16| self.machine.numa_ids()[self.numa(position)];
         let free = |&position: &u16| self.supply.pool.nodes()[usize::from(position)].memory_bytes;
         let bytes = in_proportion(self.demand.memory_bytes, self.demand.units, &units, nodes.iter().map(free));
@@ -290,11 +284,11 @@ impl Place<'_> {
 }
 
 /// An amount split over nodes as these give `units` of `all`, as far as it is free there; the rest from the lowest.
-fn in_proportion(amount: u64, all: u32, units: &[usize], free: impl Iterator<Item = u64>) -> Vec<u64> {
+fn in_proportion(amount: u64, all: u32, units: &[u32], free: impl Iterator<Item = u64>) -> Vec<u64> {
     let mut missing = amount;
     let mut given: Vec<(u64, u64)> = Vec::with_capacity(units.len());
     for (&own, free) in units.iter().zip(free) {
-        let share = u128::from(amount) * own as u128 / u128::from(all);
+        let share = u128::from(amount) * u128::from(own) / u128::from(all);
         // At most the amount, since the units of all nodes are the demand.
         let part = u64::try_from(share).unwrap_or(amount).min(free);
         missing -= part;

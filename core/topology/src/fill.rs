@@ -21,8 +21,9 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
-    fn take(&mut self, group: GroupFree, units: u32) {
-        self.caches += 1;
+    /// Units of so many cache groups of one kind.
+    fn take(&mut self, group: GroupFree, groups: u32, units: u32) {
+        self.caches += groups;
         self.far += if group.appeal.is_far() { units } else { 0 };
         self.disliked += if group.appeal.is_disliked() { units } else { 0 };
         self.unliked += if group.appeal.is_unliked() { units } else { 0 };
@@ -44,18 +45,21 @@ impl Fill {
     }
 }
 
-/// The most wanted of these cache groups first, and of equally wanted ones the fewest. They are in [`GroupFree::order`]
-/// and have enough. To take all of what is wanted more and as much of what is wanted less as is missing is the least in
-/// each of the three measures of appeal, in their order; only of the last kind there is a choice left.
-pub(crate) fn fill(groups: impl Iterator<Item = GroupFree>, units: u32, tight: bool) -> Fill {
+/// The most wanted of these cache groups first, and of equally wanted ones the fewest. They are counted by kind, in
+/// [`GroupFree::order`], and have enough. To take all of what is wanted more and as much of what is wanted less as is
+/// missing is the least in each of the three measures of appeal, in their order; only of the last kind there is a choice
+/// left.
+pub(crate) fn fill(groups: impl Iterator<Item = (GroupFree, u32)>, units: u32, tight: bool) -> Fill {
     let mut result = Fill::default();
     let mut missing = units;
     let mut lone = None;
-    for group in groups {
+    for (group, count) in groups {
         let free = u32::from(group.free);
         if missing > 0 {
-            let taken = free.min(missing);
-            result.take(group, taken);
+            let all = free * count;
+            let touched = if all <= missing { count } else { missing.div_ceil(free) };
+            let taken = all.min(missing);
+            result.take(group, touched, taken);
             missing -= taken;
             if missing == 0 && result.caches == 1 {
                 (result.left, lone) = (free - units, Some(group.appeal));
@@ -76,7 +80,7 @@ pub(crate) fn fill_one(groups: impl Iterator<Item = GroupFree>, units: u32, tigh
     let first = holding.next()?;
     let last = if tight { holding.take_while(|group| group.appeal == first.appeal).last() } else { None };
     let mut result = Fill::default();
-    result.take(first, units);
+    result.take(first, 1, units);
     result.left = u32::from(last.unwrap_or(first).free) - units;
     Some(result)
 }
@@ -103,8 +107,8 @@ pub(crate) fn evenly(
     }
     let mut shares: SmallVec<[u32; 16]> = nodes.iter().map(|&position| free(position).min(level)).collect();
     let of_node = |position: u16, units: u32| {
-        let groups = pool.groups_of(usize::from(position)).iter().copied();
-        fill(groups.take_while(|group| group.free > 0), units, tight)
+        let groups = pool.groups_of(usize::from(position)).iter().take_while(|group| group.free > 0);
+        fill(groups.map(|&group| (group, 1)), units, tight)
     };
     let left_over = (units - shares.iter().sum::<u32>()) as usize;
     if left_over > 0 {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::demand::Supply;
 use crate::machine::Machine;
-use crate::pool::{Count, Pool};
+use crate::pool::{Count, Pool, Units};
 use crate::search::search;
 use crate::{CpuClass, CpuMask, CpuRequest, NoFit, NodeFree, Score, Surroundings, Threads, Wish};
 
@@ -45,10 +45,9 @@ impl Rest {
             }));
         }
         huge_pages.sort_unstable();
-        let pool = free.cpus.intersect(machine.cpus()).subtract(machine.isolated());
         Self {
             smt_width: machine.smt_width(),
-            spare_cpus: pool.len().saturating_sub(free.shared_reserve),
+            spare_cpus: shared_pool(machine, free).saturating_sub(free.shared_reserve),
             memory_bytes,
             huge_pages,
             even_distance: machine.even_distance(),
@@ -81,6 +80,13 @@ impl Rest {
     }
 }
 
+/// How many CPUs of the machine are free and not isolated.
+fn shared_pool(machine: &Machine, free: &NodeFree<'_>) -> u32 {
+    let isolated = machine.isolated().words().iter().chain(std::iter::repeat(&0));
+    let free = free.cpus.words().iter().zip(machine.cpus().words());
+    free.zip(isolated).map(|((free, own), isolated)| (free & own & !isolated).count_ones()).sum()
+}
+
 /// CPUs of one class of a machine; none: all of them.
 fn class_cpus(machine: &Machine, class: CpuClass) -> Option<CpuMask> {
     match class {
@@ -110,19 +116,20 @@ impl<'a> Usable<'a> {
     }
 
     pub(crate) fn count<'b>(
-        &'b self,
+        &self,
         machine: &'b Machine,
         free: &NodeFree<'b>,
         threads: Threads,
         around: &'b Surroundings,
     ) -> Count<'b> {
+        // On a machine without siblings a thread is a core.
+        let single_threads = threads == Threads::Any && machine.smt_width() > 1;
         Count {
             machine,
-            usable: &self.cpus,
-            class: self.class.as_ref(),
+            usable: Units::of(machine, &self.cpus, single_threads),
+            class: self.class.as_ref().map(|class| Units::of(machine, class, single_threads)),
             memory_free_bytes: free.memory_free_bytes,
-            // On a machine without siblings a thread is a core.
-            single_threads: threads == Threads::Any && machine.smt_width() > 1,
+            single_threads,
             around,
         }
     }

@@ -58,6 +58,8 @@ mod rank;
 mod refusal;
 mod request;
 mod search;
+mod sparse;
+mod tally;
 mod terms;
 mod wish;
 

@@ -170,9 +170,9 @@ impl CpuMask {
         self.words.iter().zip(&other.words).any(|(mine, theirs)| mine & theirs != 0)
     }
 
-    /// How many CPUs are in both.
-    pub(crate) fn len_in(&self, other: &Self) -> u32 {
-        self.words.iter().zip(&other.words).map(|(mine, theirs)| (mine & theirs).count_ones()).sum()
+    /// How many CPUs are in both; `other` is given as words.
+    pub(crate) fn len_in(&self, other: &[u64]) -> u32 {
+        self.words.iter().zip(other).map(|(mine, theirs)| (mine & theirs).count_ones()).sum()
     }
 
     /// The members in ascending order.
@@ -191,6 +191,13 @@ impl CpuMask {
     #[must_use]
     pub fn words(&self) -> &[u64] {
         &self.words
+    }
+
+    /// The set with these bits; words of zeros at the end are of no account.
+    pub(crate) fn from_words(words: &[u64]) -> Self {
+        let mut mask = Self { words: SmallVec::from_slice(words) };
+        mask.trim();
+        mask
     }
 
     /// Adds the members of one word, which is not zero.

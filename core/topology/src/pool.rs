@@ -2,7 +2,9 @@
 
 use smallvec::SmallVec;
 
-use crate::machine::{CacheGroup, Core, Machine};
+use crate::machine::{CacheGroup, Machine, Words};
+use crate::sparse::SparseMask;
+use crate::tally::{Kinds, Tally};
 use crate::{CpuMask, Surroundings};
 
 /// How much a pod wants a cache group, less is better: its devices are elsewhere, a pod it dislikes is there, no pod it
@@ -16,9 +18,9 @@ impl Appeal {
     const UNLIKED: u8 = 1;
 
     fn of(group: &CacheGroup, around: &Surroundings) -> Self {
-        let far = !around.near.is_empty() && !group.cpus.intersects(&around.near);
-        let disliked = group.l3_cpus.intersects(&around.disliked);
-        let unliked = !around.liked.is_empty() && !group.l3_cpus.intersects(&around.liked);
+        let far = !around.near.is_empty() && !group.cpus.intersects(around.near.words());
+        let disliked = group.l3_cpus.intersects(around.disliked.words());
+        let unliked = !around.liked.is_empty() && !group.l3_cpus.intersects(around.liked.words());
         Self(u8::from(far) * Self::FAR + u8::from(disliked) * Self::DISLIKED + u8::from(unliked) * Self::UNLIKED)
     }
 
@@ -59,6 +61,8 @@ impl GroupFree {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NumaFree {
     pub(crate) memory_bytes: u64,
+    /// Of its cache groups, by [`Pool::kinds`].
+    pub(crate) tally: Tally,
     /// Units.
     pub(crate) free: u16,
     /// Units of its cache group with most free.
@@ -85,22 +89,52 @@ pub(crate) struct Pool {
     pub(crate) largest_numa: u32,
     /// NUMA nodes that have units.
     pub(crate) numa_nodes_with_units: u32,
+    /// Cache groups that have something free.
+    pub(crate) groups_with_units: u32,
     /// Whether nearness and likes were asked for: then a group without is a lack.
     pub(crate) wants_near: bool,
     pub(crate) wants_liked: bool,
     nodes: SmallVec<[NumaFree; 8]>,
+    /// Units of the NUMA nodes, descending.
+    descending: SmallVec<[u16; 8]>,
     /// NUMA node by NUMA node, in [`GroupFree::order`] within each.
     groups: SmallVec<[GroupFree; 32]>,
+    kinds: Kinds,
+}
+
+/// The units of some CPUs: threads of regular cores, or leads of those that are whole.
+pub(crate) struct Units {
+    words: Words,
+    single: bool,
+}
+
+impl Units {
+    pub(crate) fn of(machine: &Machine, cpus: &CpuMask, single: bool) -> Self {
+        let words = if single { Words::from_slice(cpus.words()) } else { machine.siblings().whole(cpus.words()) };
+        Self { words, single }
+    }
+
+    fn mask<'a>(&self, group: &'a CacheGroup) -> &'a SparseMask {
+        if self.single { &group.threads } else { &group.leads }
+    }
+
+    fn count(&self, group: &CacheGroup) -> u32 {
+        self.mask(group).len_in(&self.words)
+    }
+
+    /// Those of a cache group.
+    pub(crate) fn of_group(&self, group: &CacheGroup) -> SparseMask {
+        self.mask(group).within(&self.words)
+    }
 }
 
 /// What is to be counted.
-#[derive(Clone, Copy)]
 pub(crate) struct Count<'a> {
     pub(crate) machine: &'a Machine,
-    /// CPUs that may be used.
-    pub(crate) usable: &'a CpuMask,
-    /// CPUs of the class, used or not; none: all of the machine.
-    pub(crate) class: Option<&'a CpuMask>,
+    /// What may be used.
+    pub(crate) usable: Units,
+    /// All of the class, used or not; none: all of the machine.
+    pub(crate) class: Option<Units>,
     /// Bytes by dense NUMA index.
     pub(crate) memory_free_bytes: &'a [u64],
     /// Threads instead of whole cores.
@@ -109,20 +143,12 @@ pub(crate) struct Count<'a> {
 }
 
 impl Count<'_> {
-    fn units(&self, cores: &[Core], words: &[u64]) -> u32 {
-        if self.single_threads {
-            cores.iter().map(|core| core.threads_within(words)).sum()
-        } else {
-            cores.iter().filter(|core| core.is_within(words)).count() as u32
-        }
-    }
-
     fn total(&self, group: &CacheGroup) -> u32 {
-        let cores = &self.machine.cores()[group.regular.clone()];
-        match self.class {
-            Some(class) => self.units(cores, class.words()),
-            None if self.single_threads => cores.len() as u32 * self.machine.smt_width(),
-            None => cores.len() as u32,
+        let cores = group.regular.len() as u32;
+        match &self.class {
+            Some(class) => class.count(group),
+            None if self.single_threads => cores * self.machine.smt_width(),
+            None => cores,
         }
     }
 }
@@ -131,15 +157,12 @@ impl Pool {
     /// Counts, and also says what is free in each cache group in the machine's order.
     pub(crate) fn count(count: &Count<'_>) -> (Self, SmallVec<[GroupFree; 32]>) {
         let machine = count.machine;
-        let words = count.usable.words();
         let in_order: SmallVec<[GroupFree; 32]> = machine
             .groups()
             .iter()
-            .map(|group| GroupFree {
-                appeal: Appeal::of(group, count.around),
-                free: count.units(&machine.cores()[group.regular.clone()], words) as u16,
-            })
+            .map(|group| GroupFree { appeal: Appeal::of(group, count.around), free: count.usable.count(group) as u16 })
             .collect();
+        let kinds = Kinds::of(&in_order);
         let mut pool = Self {
             unit_cpus: if count.single_threads { 1 } else { machine.smt_width() },
             total: 0,
@@ -147,10 +170,13 @@ impl Pool {
             largest_l3: 0,
             largest_numa: 0,
             numa_nodes_with_units: 0,
+            groups_with_units: in_order.iter().filter(|group| group.free > 0).count() as u32,
             wants_near: !count.around.near.is_empty(),
             wants_liked: !count.around.liked.is_empty(),
             nodes: SmallVec::new(),
+            descending: SmallVec::new(),
             groups: in_order.clone(),
+            kinds,
         };
         // Nodes without CPUs have no groups, so those of the others follow one another.
         for (index, node) in machine.nodes().iter().enumerate().filter(|(_, node)| !node.cpus.is_empty()) {
@@ -166,17 +192,34 @@ impl Pool {
             pool.free += u32::from(free);
             pool.nodes.push(NumaFree {
                 memory_bytes: count.memory_free_bytes.get(index).copied().unwrap_or(0),
+                tally: pool.kinds.tally(own),
                 free,
                 most_in_l3: own.iter().map(|group| group.free).max().unwrap_or(0),
                 index: index as u16,
                 groups_end: node.groups.end as u16,
             });
         }
+        pool.descending.extend(pool.nodes.iter().map(|node| node.free));
+        pool.descending.sort_unstable_by(|a, b| b.cmp(a));
         (pool, in_order)
     }
 
     pub(crate) fn nodes(&self) -> &[NumaFree] {
         &self.nodes
+    }
+
+    pub(crate) fn kinds(&self) -> &Kinds {
+        &self.kinds
+    }
+
+    /// How many of the NUMA nodes with most free reach so many units; all if they do not.
+    pub(crate) fn fewest_nodes(&self, units: u32) -> usize {
+        let mut missing = units;
+        let reaching = self.descending.iter().position(|&free| {
+            missing = missing.saturating_sub(u32::from(free));
+            missing == 0
+        });
+        reaching.map_or(self.descending.len(), |position| position + 1)
     }
 
     /// The cache groups of the node at `position`, in [`GroupFree::order`].

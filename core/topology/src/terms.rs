@@ -1,7 +1,9 @@
 //! What was weighed for a choice, number by number: for people who ask why.
 
 use serde::Serialize;
+use smallvec::SmallVec;
 
+use crate::machine::Words;
 use crate::{CpuMask, Machine, Surroundings};
 
 /// The measures of a choice, in the order in which they are compared; all CPU numbers count what is taken, idle siblings
@@ -36,35 +38,41 @@ impl Terms {
         memory: &[(u32, u64)],
         around: &Surroundings,
     ) -> Self {
-        let nodes: Vec<usize> = (0..machine.numa_ids().len())
-            .filter(|&index| {
-                let gives_cpus = machine.numa_cpus(index).is_some_and(|cpus| cpus.intersects(taken));
-                gives_cpus || memory.iter().any(|(id, _)| machine.numa_index(*id) == Some(index))
-            })
-            .collect();
+        let gives = |index: &usize| {
+            let own = &machine.nodes()[*index];
+            let of_memory = |(id, _): &(u32, u64)| machine.numa_index(*id) == Some(*index);
+            memory.iter().any(of_memory) || own.cpus.intersects(taken)
+        };
+        let nodes: SmallVec<[usize; 16]> = (0..machine.nodes().len()).filter(gives).collect();
         let pairs = nodes.iter().enumerate().flat_map(|(i, &a)| nodes[..i].iter().map(move |&b| (a, b)));
-        let left = free.subtract(taken);
+        let left: Words = left(free.words(), taken.words());
         let mut terms = Self {
             numa_nodes: nodes.len() as u32,
             distance: pairs.map(|(a, b)| machine.both_ways(a, b)).sum(),
             ..Self::default()
         };
         for &node in &nodes {
-            let cpus = &machine.nodes()[node].cpus;
-            terms.numa_left_cpus += cpus.len_in(&left);
-        }
-        for group in machine.groups() {
-            let own = group.cpus.len_in(taken);
-            if own == 0 {
-                continue;
+            let node = &machine.nodes()[node];
+            terms.numa_left_cpus += node.cpus.len_in(&left);
+            for group in &machine.groups()[node.groups.clone()] {
+                let own = group.cpus.len_in(taken.words());
+                if own == 0 {
+                    continue;
+                }
+                let own_if = |shared: bool| if shared { own } else { 0 };
+                terms.l3_touched += 1;
+                terms.near_cpus += own_if(group.cpus.intersects(around.near.words()));
+                terms.disliked_cpus += own_if(group.l3_cpus.intersects(around.disliked.words()));
+                terms.liked_cpus += own_if(group.l3_cpus.intersects(around.liked.words()));
+                terms.l3_left_cpus += group.cpus.len_in(&left);
             }
-            let own_if = |shared: bool| if shared { own } else { 0 };
-            terms.l3_touched += 1;
-            terms.near_cpus += own_if(group.cpus.intersects(&around.near));
-            terms.disliked_cpus += own_if(group.l3_cpus.intersects(&around.disliked));
-            terms.liked_cpus += own_if(group.l3_cpus.intersects(&around.liked));
-            terms.l3_left_cpus += group.cpus.len_in(&left);
         }
         terms
     }
+}
+
+/// What stays of `free`, in words.
+fn left(free: &[u64], taken: &[u64]) -> Words {
+    let taken = taken.iter().chain(std::iter::repeat(&0));
+    free.iter().zip(taken).map(|(free, taken)| free & !taken).collect()
 }

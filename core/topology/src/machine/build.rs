@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use super::check::Checked;
 use super::parts::Parts;
-use super::{CacheGroup, Core, LOCAL_DISTANCE, Machine, MachineDescription, NumaNode, REMOTE_DISTANCE};
+use super::{CacheGroup, Core, LOCAL_DISTANCE, Machine, MachineDescription, NumaNode, REMOTE_DISTANCE, Siblings};
 use crate::CpuMask;
+use crate::sparse::SparseMask;
 
 /// Where a core sorts: NUMA node (dense), L3 (by id; none last), irregular after regular, lowest CPU.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
@@ -40,7 +41,10 @@ pub(super) fn build(description: &MachineDescription, checked: Checked) -> Machi
             NumaNode { cpus: node.cpus.clone(), groups: own, regular_cores }
         })
         .collect::<Vec<_>>();
-    let cores: Vec<Core> = placed.iter().map(|(_, cpus)| core(cpus)).collect();
+    let cores: Vec<Core> =
+        placed.iter().map(|&(_, cpus)| Core { cpus: cpus.clone(), threads: SparseMask::of(cpus) }).collect();
+    let regular = groups.iter().flat_map(|group| &cores[group.regular.clone()]);
+    let siblings = Siblings::of(regular);
 
     let packages: BTreeMap<u32, &CpuMask> = description.packages.iter().map(|entry| (entry.id, &entry.cpus)).collect();
     let l3_caches: BTreeMap<u32, &CpuMask> =
@@ -52,6 +56,7 @@ pub(super) fn build(description: &MachineDescription, checked: Checked) -> Machi
         distance_classes: far.classes(),
         even_distance: far.even(),
         core_of_cpu: core_of_cpu(&checked.cpus, &cores),
+        siblings,
         cpus: checked.cpus,
         smt_width,
         package_ids: packages.keys().copied().collect(),
@@ -102,13 +107,16 @@ fn group(placed: &[(Place, &CpuMask)], description: &MachineDescription) -> Vec<
     let mut start = 0;
     for same in placed.chunk_by(|(a, _), (b, _)| (a.numa, a.l3) == (b.numa, b.l3)) {
         let regular = same.iter().take_while(|(place, _)| !place.irregular).count();
-        let cpus: CpuMask = same.iter().flat_map(|(_, cpus)| cpus.iter()).collect();
+        let cpus_of = |same: &[(Place, &CpuMask)]| same.iter().flat_map(|(_, cpus)| cpus.iter()).collect::<CpuMask>();
+        let cpus = cpus_of(same);
         let l3 = description.l3_caches.iter().find(|l3| l3.cpus.intersects(&cpus));
         groups.push(CacheGroup {
             numa: same[0].0.numa,
             regular: start..start + regular,
-            l3_cpus: l3.map_or_else(|| cpus.clone(), |l3| l3.cpus.clone()),
-            cpus,
+            leads: SparseMask::of(&same[..regular].iter().map(|(place, _)| place.lowest_cpu).collect()),
+            threads: SparseMask::of(&cpus_of(&same[..regular])),
+            l3_cpus: SparseMask::of(l3.map_or(&cpus, |l3| &l3.cpus)),
+            cpus: SparseMask::of(&cpus),
         });
         start += same.len();
     }
@@ -125,11 +133,6 @@ fn span(flags: impl Iterator<Item = bool>) -> Range<usize> {
         range.end = index + 1;
     }
     range
-}
-
-fn core(cpus: &CpuMask) -> Core {
-    let words = (0u32..).zip(cpus.words()).filter(|(_, bits)| **bits != 0).map(|(word, bits)| (word, *bits)).collect();
-    Core { cpus: cpus.clone(), words }
 }
 
 fn core_of_cpu(cpus: &CpuMask, cores: &[Core]) -> Vec<u32> {

@@ -5,10 +5,9 @@ mod check;
 mod description;
 mod error;
 mod parts;
+mod siblings;
 
 use std::ops::Range;
-
-use smallvec::SmallVec;
 
 pub use description::{
     CacheDescription, CoreDescription, CpuKindDescription, GroupDescription, HugePages, MachineDescription,
@@ -17,6 +16,8 @@ pub use description::{
 pub use error::{CpuField, Field, MachineError};
 
 use crate::CpuMask;
+pub(crate) use crate::sparse::SparseMask;
+pub(crate) use siblings::{Siblings, Words};
 
 /// CPU ids are below this; four times what the largest kernel configuration has today.
 pub const MAX_CPUS: u32 = 16_384;
@@ -60,6 +61,7 @@ pub struct Machine {
     groups: Vec<CacheGroup>,
     cores: Vec<Core>,
     core_of_cpu: Vec<u32>,
+    siblings: Siblings,
     parts: parts::Parts,
 }
 
@@ -79,37 +81,21 @@ pub(crate) struct CacheGroup {
     pub(crate) numa: usize,
     /// Its regular cores; irregular ones are not listed, they are never given away.
     pub(crate) regular: Range<usize>,
+    /// The lowest CPU of each regular core.
+    pub(crate) leads: SparseMask,
+    /// All CPUs of regular cores.
+    pub(crate) threads: SparseMask,
     /// All its CPUs, irregular cores included.
-    pub(crate) cpus: CpuMask,
+    pub(crate) cpus: SparseMask,
     /// All CPUs of its L3, also those in other NUMA nodes; the same as `cpus` where there is no L3.
-    pub(crate) l3_cpus: CpuMask,
+    pub(crate) l3_cpus: SparseMask,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Core {
     pub(crate) cpus: CpuMask,
-    /// The words of `cpus` that are not zero, with their positions: siblings lie in one or two words.
-    words: SmallVec<[(u32, u64); 2]>,
-}
-
-impl Core {
-    /// Whether every hardware thread is in `free` (words of a [`CpuMask`]).
-    pub(crate) fn is_within(&self, free: &[u64]) -> bool {
-        self.words.iter().all(|&(word, bits)| free.get(word as usize).copied().unwrap_or(0) & bits == bits)
-    }
-
-    /// How many hardware threads are in `free`.
-    pub(crate) fn threads_within(&self, free: &[u64]) -> u32 {
-        let within = |&(word, bits): &(u32, u64)| (free.get(word as usize).copied().unwrap_or(0) & bits).count_ones();
-        self.words.iter().map(within).sum()
-    }
-
-    /// Adds all hardware threads to a mask.
-    pub(crate) fn add_to(&self, mask: &mut CpuMask) {
-        for &(word, bits) in &self.words {
-            mask.insert_word(word as usize, bits);
-        }
-    }
+    /// The same.
+    pub(crate) threads: SparseMask,
 }
 
 impl Machine {
@@ -231,7 +217,7 @@ impl Machine {
     pub fn whole_cores(&self, cpus: &CpuMask) -> CpuMask {
         let mut whole = CpuMask::new();
         for core in cpus.iter().filter_map(|cpu| self.core_of(cpu)) {
-            self.cores[core].add_to(&mut whole);
+            self.cores[core].threads.add_to(&mut whole);
         }
         whole
     }
@@ -268,5 +254,9 @@ impl Machine {
 
     pub(crate) fn cores(&self) -> &[Core] {
         &self.cores
+    }
+
+    pub(crate) fn siblings(&self) -> &Siblings {
+        &self.siblings
     }
 }

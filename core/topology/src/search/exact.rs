@@ -6,16 +6,15 @@ use super::{GROUPS_PER_STEP, MAX_SEARCH_STEPS, NodeSet, Search, Sums};
 use crate::Machine;
 use crate::demand::{Demand, Span, Supply};
 use crate::fill::{Fill, fill};
-use crate::pool::NumaFree;
+use crate::pool::{GroupFree, NumaFree};
 use crate::rank::{Left, Rank};
+use crate::tally::Tally;
 
 /// What stays the same while all sets of one size are walked through.
 pub(super) struct Walk {
     size: usize,
-    /// No set has a better appeal than all of the machine.
-    appeal: Fill,
-    /// No set needs fewer cache groups than the largest groups of the machine.
-    fewest_caches: u32,
+    /// No set takes less.
+    best: Fill,
     /// For each position the nearest earlier one that is its equal in all respects, or [`NO_TWIN`]; empty if unknown.
     twins: NodeSet,
 }
@@ -27,12 +26,16 @@ const FEW_NODES: usize = 5;
 
 impl Walk {
     pub(super) fn new<T>(search: &Search<'_, T>) -> Self {
-        let demand = search.demand;
-        let groups = || search.groups.iter().map(|group| group.group());
-        let appeal = if demand.span == Span::Together { fill(groups(), demand.units, true) } else { Fill::default() };
-        let many = search.supply.pool.nodes().len() > FEW_NODES;
+        let (demand, pool) = (search.demand, search.supply.pool);
+        let best = if pool.kinds().is_empty() {
+            best(search.groups.iter().map(|group| (group.group(), 1)), demand)
+        } else {
+            let all = pool.nodes().iter().fold(Tally::default(), |sum, node| sum + node.tally);
+            best(pool.kinds().counts(all), demand)
+        };
+        let many = pool.nodes().len() > FEW_NODES;
         let twins = if many { twins(search.machine, search.supply, demand) } else { NodeSet::new() };
-        Self { size: 0, appeal, fewest_caches: fewest_caches(groups().map(|group| group.free), demand), twins }
+        Self { size: 0, best, twins }
     }
 
     /// The same for sets of another size.
@@ -42,33 +45,42 @@ impl Walk {
     }
 }
 
-/// The fewest cache groups there can be, whatever their appeal.
-fn fewest_caches(free: impl Iterator<Item = u16>, demand: &Demand<'_>) -> u32 {
-    if demand.span == Span::OneL3 {
-        return 1;
+/// What it would take, of all that these groups of the whole machine allow, at best.
+fn best(groups: impl Iterator<Item = (GroupFree, u32)>, demand: &Demand<'_>) -> Fill {
+    match demand.span {
+        // No set has a better appeal, and none of the same has fewer caches.
+        Span::Together => fill(groups, demand.units, true),
+        Span::OneL3 => Fill { caches: 1, ..Fill::default() },
+        Span::Nodes(_) => Fill { caches: fewest_caches(groups, demand.units), ..Fill::default() },
     }
-    let mut largest: SmallVec<[u16; 32]> = free.collect();
+}
+
+/// Whatever their appeal.
+fn fewest_caches(groups: impl Iterator<Item = (GroupFree, u32)>, units: u32) -> u32 {
+    let mut largest: SmallVec<[(u32, u32); 32]> = groups.map(|(group, count)| (u32::from(group.free), count)).collect();
     largest.sort_unstable_by(|a, b| b.cmp(a));
-    let mut missing = demand.units;
-    let needed = largest.iter().take_while(|&&free| {
-        missing > 0 && {
-            missing = missing.saturating_sub(u32::from(free));
-            true
-        }
-    });
-    needed.count() as u32
+    let mut missing = units;
+    let mut fewest = 0;
+    for (free, count) in largest {
+        let touched = missing.div_ceil(free).min(count);
+        missing = missing.saturating_sub(free * touched);
+        fewest += touched;
+    }
+    fewest
 }
 
 /// The nearest earlier node that has the same free and the same distances. A set with a node but not its earlier twin
 /// ranks as the set with the two exchanged, and has higher ids: it need not be tried.
 fn twins(machine: &Machine, supply: &Supply<'_>, demand: &Demand<'_>) -> NodeSet {
     let nodes = supply.pool.nodes();
+    let tallied = !supply.pool.kinds().is_empty();
     let pages = |position: usize, size: u64| supply.rest.pages(size, position as u16);
     let alike = |own: usize, other: usize| {
         let (a, b) = (&nodes[own], &nodes[other]);
         let class = |node: &NumaFree| machine.distance_class(usize::from(node.index));
         (a.free, a.memory_bytes, class(a)) == (b.free, b.memory_bytes, class(b))
-            && supply.pool.groups_of(own) == supply.pool.groups_of(other)
+            && a.tally == b.tally
+            && (tallied || supply.pool.groups_of(own) == supply.pool.groups_of(other))
             && demand.huge_pages.iter().all(|need| pages(own, need.page_bytes) == pages(other, need.page_bytes))
     };
     (0..nodes.len())
@@ -113,14 +125,14 @@ impl<T: FnMut(&[u16], &Rank) -> u32> Search<'_, T> {
 
     /// Whether a set with these sums could still be less than the best, were its caches as good as can be.
     fn may_be_less(&mut self, walk: &Walk, sums: &Sums) -> bool {
-        let groups = self.groups.len() as u64;
+        let groups = self.group_count;
         let Some(best) = &self.best else {
             self.steps += groups / GROUPS_PER_STEP;
             return true;
         };
-        let Fill { far, disliked, unliked, .. } = walk.appeal;
+        let Fill { far, disliked, unliked, caches, .. } = walk.best;
         let left = Left::new(sums.free - self.demand.units, self.demand.tight());
-        let bound = (sums.distance, far, disliked, unliked, walk.fewest_caches, left);
+        let bound = (sums.distance, far, disliked, unliked, caches, left);
         let held = &best.rank;
         let held = (held.distance, held.far, held.disliked, held.unliked, held.l3_caches, held.numa_left);
         if bound > held {

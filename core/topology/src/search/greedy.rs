@@ -53,7 +53,7 @@ impl<T: FnMut(&[u16], &Rank) -> u32> Search<'_, T> {
         }
         if self.serves(&sums, None) {
             self.chosen.sort_unstable();
-            self.steps += self.groups.len() as u64;
+            self.steps += self.group_count;
             self.offer(&sums);
         }
         while !self.chosen.is_empty() {

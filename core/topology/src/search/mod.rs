@@ -9,6 +9,7 @@ use crate::demand::{Demand, Span, Supply};
 use crate::fill::{Fill, evenly, fill, fill_one};
 use crate::pool::{GroupFree, NumaFree};
 use crate::rank::{Left, Rank};
+use crate::tally::Tally;
 use crate::{Align, Machine};
 use exact::Walk;
 
@@ -67,8 +68,8 @@ fn single(supply: &Supply<'_>, demand: &Demand<'_>, tie: &mut impl FnMut(&[u16],
         {
             continue;
         }
-        let groups = supply.pool.groups_of(usize::from(position)).iter().copied();
-        let Some(fill) = filled(groups.take_while(|group| group.free > 0), demand) else {
+        let groups = supply.pool.groups_of(usize::from(position)).iter().take_while(|group| group.free > 0);
+        let Some(fill) = filled(groups.map(|&group| (group, 1)), demand) else {
             continue;
         };
         let rank = rank_of(1, 0, &fill, u32::from(node.free), demand);
@@ -82,10 +83,10 @@ fn single(supply: &Supply<'_>, demand: &Demand<'_>, tie: &mut impl FnMut(&[u16],
     best
 }
 
-/// What it takes to serve from these cache groups; none if one is asked for and none is large enough.
-fn filled(groups: impl Iterator<Item = GroupFree>, demand: &Demand<'_>) -> Option<Fill> {
+/// What it takes to serve from these cache groups, counted by kind; none if one is asked for and none is large enough.
+fn filled(groups: impl Iterator<Item = (GroupFree, u32)>, demand: &Demand<'_>) -> Option<Fill> {
     if demand.span == Span::OneL3 {
-        return fill_one(groups, demand.units, demand.tight());
+        return fill_one(groups.map(|(group, _)| group), demand.units, demand.tight());
     }
     Some(fill(groups, demand.units, demand.tight()))
 }
@@ -117,8 +118,10 @@ struct Search<'a, T> {
     demand: &'a Demand<'a>,
     tie: &'a mut T,
     best: Option<Found>,
-    /// Every cache group with free units, most wanted first, then largest.
+    /// Every cache group with free units, most wanted first, then largest; empty where the nodes' tallies tell as much.
     groups: SmallVec<[Group; 32]>,
+    /// How many these are.
+    group_count: u64,
     /// The set that is being put together.
     chosen: NodeSet,
     /// For each position whether it is in `chosen`.
@@ -155,20 +158,25 @@ struct Sums {
     gifts: u32,
     memory_bytes: u64,
     distance: u64,
+    /// By [`crate::pool::Pool::kinds`].
+    tally: Tally,
 }
 
 impl<'a, T: FnMut(&[u16], &Rank) -> u32> Search<'a, T> {
     fn new(machine: &'a Machine, supply: &'a Supply<'a>, demand: &'a Demand<'a>, tie: &'a mut T) -> Self {
-        let count = supply.pool.nodes().len();
+        let pool = supply.pool;
+        let count = pool.nodes().len();
         let mut groups: SmallVec<[Group; 32]> = SmallVec::new();
-        for position in 0..count as u16 {
-            // After the first without free units none has any.
-            let own = supply.pool.groups_of(usize::from(position)).iter().take_while(|group| group.free > 0);
-            groups.extend(own.map(|&group| Group::new(group, position)));
+        if pool.kinds().is_empty() {
+            for position in 0..count as u16 {
+                let own = pool.groups_of(usize::from(position)).iter().take_while(|group| group.free > 0);
+                groups.extend(own.map(|&group| Group::new(group, position)));
+            }
+            groups.sort_unstable();
         }
-        groups.sort_unstable();
+        let group_count = u64::from(pool.groups_with_units);
         let member = SmallVec::from_elem(false, count);
-        Self { machine, supply, demand, tie, best: None, groups, chosen: NodeSet::new(), member, steps: 0 }
+        Self { machine, supply, demand, tie, best: None, groups, group_count, chosen: NodeSet::new(), member, steps: 0 }
     }
 
     fn nodes(&self) -> &'a [NumaFree] {
@@ -238,14 +246,19 @@ impl<'a, T: FnMut(&[u16], &Rank) -> u32> Search<'a, T> {
             gifts: sums.gifts + self.demand.gift(node.free, node.most_in_l3),
             memory_bytes: sums.memory_bytes.saturating_add(node.memory_bytes),
             distance: sums.distance,
+            tally: sums.tally + node.tally,
         }
     }
 
     /// How many of the largest nodes, units, memory and huge pages taken apart, reach the demand: a bound, not an answer.
     fn fewest_nodes(&self) -> usize {
         let (nodes, demand) = (self.nodes(), self.demand);
-        let gift = |node: &NumaFree| u64::from(demand.gift(node.free, node.most_in_l3));
-        let units = fewest(nodes.iter().map(gift), u64::from(demand.gifts_wanted()));
+        let units = match demand.span {
+            Span::Together => self.supply.pool.fewest_nodes(demand.units),
+            // A node gives once, or none does.
+            Span::OneL3 if nodes.iter().all(|node| u32::from(node.most_in_l3) < demand.units) => nodes.len(),
+            Span::OneL3 | Span::Nodes(_) => demand.gifts_wanted() as usize,
+        };
         let memory = fewest(nodes.iter().map(|node| node.memory_bytes), demand.memory_bytes);
         let of_size = demand.huge_pages.iter().map(|need| {
             let pages = (0..nodes.len()).map(|position| self.supply.rest.pages(need.page_bytes, position as u16));
@@ -289,24 +302,31 @@ impl<'a, T: FnMut(&[u16], &Rank) -> u32> Search<'a, T> {
     }
 
     fn to_chosen(&self, position: u16) -> u64 {
+        if let Some(even) = self.supply.rest.even_distance {
+            return u64::from(even) * self.chosen.len() as u64;
+        }
         self.chosen.iter().map(|&other| self.between(other, position)).sum()
     }
 
     /// What it takes to serve from the chosen set.
-    fn filled(&self) -> Option<Fill> {
+    fn filled(&self, sums: &Sums) -> Option<Fill> {
         let demand = self.demand;
         if let Span::Nodes(_) = demand.span {
             let (_, fill) = evenly(self.supply, &self.chosen, demand.units, demand.tight(), &mut |_, _| 0);
             return Some(fill);
         }
+        let kinds = self.supply.pool.kinds();
+        if !kinds.is_empty() {
+            return filled(kinds.counts(sums.tally), demand);
+        }
         let own = self.groups.iter().filter(|group| self.member[group.position()]);
-        filled(own.map(|group| group.group()), demand)
+        filled(own.map(|group| (group.group(), 1)), demand)
     }
 
     /// Ranks the chosen set, which serves the demand, and keeps it if it is less than the best so far. The exact search
     /// offers sets in ascending order of their ids, so the first of equals stays.
     fn offer(&mut self, sums: &Sums) {
-        let Some(fill) = self.filled() else { return };
+        let Some(fill) = self.filled(sums) else { return };
         let rank = rank_of(self.chosen.len() as u32, sums.distance, &fill, sums.free, self.demand);
         let mut own_tie = None;
         if let Some(best) = &mut self.best {
