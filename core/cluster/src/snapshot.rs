@@ -2,7 +2,8 @@
 use crate::fields::add;
 use crate::holes::Holes;
 use crate::names::NameIndex;
-use crate::node::{NodeView, PlacementEntry, PlacementView, holds};
+use crate::node::{NodeView, PlacementEntry, holds};
+use crate::observed::distrust_of;
 use crate::pod::{PodView, PodWish};
 use crate::pod_table::PodTable;
 use crate::pools::Pools;
@@ -200,8 +201,8 @@ impl Snapshot {
     #[must_use]
     pub fn placement(&self, node: &str) -> PlacementRead {
         let Some(view) = self.node_named(node) else { return PlacementRead::Refused(Reason::NodeUnknown) };
-        match &view.placement {
-            Some(placement) => facts(view, placement.clone(), view.beside.clone(), &view.unreadable),
+        match view.entry.as_deref().filter(|_| view.placement.is_some()) {
+            Some(entry) => facts(view, entry, view.beside.clone(), &view.unreadable),
             None => PlacementRead::Refused(Reason::NoPlacementObject),
         }
     }
@@ -235,11 +236,8 @@ impl Snapshot {
         if !entry.is_of(&view.uid) {
             return PlacementRead::Refused(Reason::NoPlacementObject);
         }
-        let readable = entry.reservations.is_ok();
-        let reservations = entry.reservations.unwrap_or_default();
-        let placement = PlacementView { uid: entry.uid, generation: entry.generation, reservations, readable };
         let (beside, unreadable) = beside(view);
-        facts(view, placement, beside, &unreadable)
+        facts(view, &entry, beside, &unreadable)
     }
 
     /// Reservations that seem to be held for nobody; the live pod decides ([`fairlead_placement::reap`]). `known_ms` is asked
@@ -270,24 +268,27 @@ impl Snapshot {
     }
 }
 
-fn facts(view: &NodeView, placement: PlacementView, beside: Beside, unreadable: &[String]) -> PlacementRead {
-    if !placement.readable {
-        return PlacementRead::Refused(Reason::NodeDistrusted);
-    }
+/// Of one reading of the NodePlacement, by the watch or live. Trust is judged by that very reading, as the view's is by the
+/// one that it is made from: so filter and bind come to the same answer on the same object.
+fn facts(view: &NodeView, entry: &PlacementEntry, beside: Beside, unreadable: &[String]) -> PlacementRead {
+    let Ok(reservations) = &entry.reservations else { return PlacementRead::Refused(Reason::NodeDistrusted) };
+    let unknown = unreadable.iter().any(|uid| !holds(reservations, uid));
+    let barred = || {
+        let owned = view.topology.as_ref().is_none_or(|topology| topology.shape.is_owned());
+        let observed = || distrust_of(entry.generation, &entry.watched, reservations, &beside);
+        if owned { observed().map(|distrust| distrust.reason) } else { Some(Reason::NodeNotOwned) }
+    };
     let why = || view.distrust.as_ref().map_or(Reason::NoTopology, |distrust| distrust.reason);
-    // By this list, which may be another than the one that the view is made from.
-    let unknown = unreadable.iter().any(|uid| !holds(&placement.reservations, uid));
-    let no_promises = [Reason::NodeNotOwned, Reason::NodeDrifted];
-    let barred = view.distrust.as_ref().map(|distrust| distrust.reason).filter(|reason| no_promises.contains(reason));
+    let machine = match view.machine.clone().ok_or_else(why) {
+        Err(reason) => Err(reason),
+        Ok(_) if unknown => Err(Reason::NodeDistrusted),
+        Ok(machine) => barred().map_or(Ok(machine), Err),
+    };
     PlacementRead::Found(PlacementFacts {
-        uid: placement.uid,
-        generation: placement.generation,
-        reservations: placement.reservations,
-        machine: match barred {
-            _ if unknown => Err(Reason::NodeDistrusted),
-            Some(reason) => Err(reason),
-            None => view.machine.clone().ok_or_else(why),
-        },
+        uid: entry.uid.clone(),
+        generation: entry.generation,
+        reservations: reservations.clone(),
+        machine,
         beside,
         around: Surroundings::default(),
     })

@@ -375,6 +375,23 @@ fn older_states_of_a_placement_do_not_come_back() {
     assert_eq!(model.snapshot().node_named("n1").unwrap().free, mask("0-7"), "another object of that name");
 }
 
+/// A cluster restored from a backup shows former states of the same objects, and no later event corrects what is kept
+/// against them: every write would be a conflict.
+#[test]
+fn a_relist_is_believed_also_where_it_goes_back() {
+    let mut model = one_node(&[]);
+    model.apply(Event::Placements(Change::Apply(placement("n1", 5, &[("a", "0-1")]))));
+    model.apply(Event::Placements(Change::Reset(vec![placement("n1", 3, &[("b", "2-3")])])));
+    let snapshot = model.snapshot();
+    assert_eq!(snapshot.node_named("n1").unwrap().free, mask("0-1,4-7"));
+    let PlacementRead::Found(facts) = snapshot.placement("n1") else { panic!("{:?}", snapshot.placement("n1")) };
+    assert_eq!(facts.generation, 3);
+    let mut anew = placement("n1", 1, &[]);
+    anew.metadata.uid = Some("np-another".into());
+    model.apply(Event::Placements(Change::Reset(vec![anew])));
+    assert_eq!(model.snapshot().node_named("n1").unwrap().free, mask("0-7"));
+}
+
 #[test]
 fn a_late_answer_about_a_former_placement_does_not_bring_it_back() {
     let mut model = one_node(&[]);

@@ -6,7 +6,7 @@ use fairlead_cluster::{Change, Event, Model, Reason, Snapshot, Weighing, WishSou
 use fairlead_topology::Score;
 use serde_json::json;
 use std::sync::Arc;
-use support::{Like, add_pod, bound_on, namespace, observed, one_node, placement, pod, pool, quota, topology};
+use support::{Like, add_pod, bound_on, namespace, observed, one_node, placement, pod, pool, quota, reserved, topology};
 
 fn with_pools(pools: Vec<fairlead_crds::WorkerPool>) -> Model {
     let mut model = one_node(&[]);
@@ -163,6 +163,34 @@ fn drift_distrusts_until_the_next_status_that_agrees_or_until_a_person_bears_it(
     let mut borne = observed(base(), 3, &[("held", "Drifted", "2-3")]);
     borne.metadata.annotations = Some([("fairlead.dev/trust".to_owned(), "held".to_owned())].into());
     assert_eq!(judged(borne).0, Ok(()));
+}
+
+/// Filter judges by the watch, bind by a live reading if it must: what is wrong is wrong for both, what is mended is mended.
+#[test]
+fn bind_judges_trust_by_the_very_object_it_reads() {
+    let base = |generation| placement("n1", generation, &[("held", "0-1")]);
+    let sound = || observed(base(3), 3, &[("held", "Pinned", "0-1")]);
+    let odd = [
+        (observed(base(3), 3, &[("held", "Pinned", "x")]), Reason::NodeDistrusted),
+        (observed(base(3), 3, &[("held", "Pinned", "2-3")]), Reason::NodeDrifted),
+        (placement("n1", 3, &[("held", "0-1"), ("other", "1-2")]), Reason::NodeDistrusted),
+        (placement("n1", 3, &[("held", "x")]), Reason::NodeDistrusted),
+    ];
+    let seen = |placement: fairlead_crds::NodePlacement| {
+        let mut model = one_node(&[]);
+        model.apply(Event::Placements(Change::Apply(placement)));
+        model.snapshot()
+    };
+    let p = pod("p", &Like::default());
+    let live = |snapshot: &Snapshot, placement: &fairlead_crds::NodePlacement| reserved(snapshot, &p, &snapshot.placement_live("n1", placement));
+    for (odd, reason) in odd {
+        let snapshot = seen(odd.clone());
+        assert_eq!(snapshot.judge(0, &snapshot.wish_of(&p)).map(|_| ()), Err(reason));
+        assert_eq!(bound_on(&snapshot, "n1", &p).map(|_| ()), Err(reason), "by the watch");
+        assert_eq!(live(&snapshot, &odd).map(|_| ()), Err(reason), "live");
+        assert!(live(&snapshot, &sound()).is_ok(), "mended since");
+        assert_eq!(live(&seen(sound()), &odd).map(|_| ()), Err(reason), "not seen by the watch yet");
+    }
 }
 
 fn weighed(used_cpus: u32, waiting: bool) -> (Weighing, Arc<Snapshot>) {

@@ -86,8 +86,9 @@ impl Model {
                 for gone in absent(&self.placements, all.iter().map(|placement| &placement.metadata)) {
                     self.set_placement(&gone, None);
                 }
-                all.iter()
-                    .for_each(|p| self.set_placement(name_of(&p.metadata), Some(Arc::new(PlacementEntry::of(p)))));
+                // What a list says is so, also where it has a lower generation than what was known: a cluster restored from
+                // a backup shows former states of the same objects. What a patch wrote since the list follows by the watch.
+                all.iter().for_each(|p| self.put_placement(name_of(&p.metadata), Some(Arc::new(PlacementEntry::of(p)))));
             }
             Change::Apply(placement) => {
                 self.set_placement(name_of(&placement.metadata), Some(Arc::new(PlacementEntry::of(&placement))));
@@ -120,6 +121,10 @@ impl Model {
         {
             return;
         }
+        self.put_placement(name, entry);
+    }
+
+    fn put_placement(&mut self, name: &str, entry: Option<Arc<PlacementEntry>>) {
         if put(&mut self.placements, name, entry) {
             self.touch_node(name);
         }

@@ -4,7 +4,7 @@
 use fairlead_cluster::Reason;
 use fairlead_cluster::{Change, Event, Model, PodWish, Snapshot};
 use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota, WorkerPool};
-use fairlead_placement::{BindError, BindRequest, Event as BindEvent, Request, bind};
+use fairlead_placement::{BindError, BindRequest, Event as BindEvent, PlacementRead, Request, bind};
 use fairlead_topology::CpuMask;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use serde_json::{Value, json};
@@ -209,13 +209,27 @@ pub fn bound(snapshot: &Snapshot, uid: &str, cpu: &'static str) -> Result<CpuMas
 
 pub fn bound_on(snapshot: &Snapshot, node: &str, pod: &Pod) -> Result<CpuMask, Reason> {
     let request = BindRequest { pod: PodWish::of(pod).id, node: node.to_owned() };
+    drive(snapshot, request, pod, |node| snapshot.placement(node))
+}
+
+/// The CPUs that a bind of the pod to `n1` would reserve, if every reading of the NodePlacement gives this.
+pub fn reserved(snapshot: &Snapshot, pod: &Pod, read: &PlacementRead) -> Result<CpuMask, Reason> {
+    let request = BindRequest { pod: PodWish::of(pod).id, node: "n1".to_owned() };
+    drive(snapshot, request, pod, |_| read.clone())
+}
+
+fn drive(
+    snapshot: &Snapshot,
+    request: BindRequest,
+    pod: &Pod,
+    read: impl Fn(&str) -> PlacementRead,
+) -> Result<CpuMask, Reason> {
     let start = BindEvent::Start { request, pod: snapshot.facts_of(pod), now_ms: 0 };
     let (mut state, mut asked) = bind::step(&bind::State::default(), &start);
     loop {
         match asked.pop().unwrap() {
             Request::ReadPlacement { node, .. } => {
-                let read = BindEvent::Placement(snapshot.placement(&node));
-                (state, asked) = bind::step(&state, &read);
+                (state, asked) = bind::step(&state, &BindEvent::Placement(read(&node)));
             }
             Request::Reserve { reservation, .. } => return Ok(reservation.cpus),
             Request::Bind { .. } => return Ok(CpuMask::new()),
