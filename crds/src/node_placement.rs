@@ -69,7 +69,7 @@ pub struct Reservation {
     /// When the promise was made.
     pub reserved_at: Time,
     /// All CPUs taken, kernel list format; includes the idle sibling of a half used core.
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = 49152))]
     pub cpus: String,
     /// Containers with CPUs of their own.
     #[schemars(length(max = 64))]
@@ -93,7 +93,7 @@ pub struct ReservedContainer {
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
     /// Its CPUs, kernel list format.
-    #[schemars(length(min = 1, max = 4096))]
+    #[schemars(length(min = 1, max = 49152))]
     pub cpus: String,
 }
 
@@ -141,7 +141,7 @@ pub struct ObservedContainer {
     pub state: PinState,
     /// CPUs it runs on, kernel list format; empty while Pending.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = 49152))]
     pub cpus: String,
     /// Memory nodes it runs on, kernel list format; empty while Pending.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -181,7 +181,7 @@ pub struct NodePlacementStatus {
     pub reserved_cpus: i32,
     /// CPUs of the shared pool, kernel list format.
     #[serde(default, skip_serializing_if = "String::is_empty", rename = "sharedCPUs")]
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = 49152))]
     pub shared_cpus: String,
     /// Every container with CPUs of its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -206,7 +206,7 @@ pub struct CpuGroup {
 #[serde(rename_all = "camelCase")]
 pub struct NumaNode {
     /// Id as the operating system counts.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 65535))]
     pub id: i64,
     /// CPUs, kernel list format; empty for a node with memory only.
     #[serde(default)]
@@ -236,7 +236,7 @@ pub struct NumaNode {
 #[serde(rename_all = "camelCase")]
 pub struct Distance {
     /// Id of the other NUMA node.
-    #[schemars(range(min = 0))]
+    #[schemars(range(min = 0, max = 65535))]
     pub to: i64,
     /// Relative latency, 10 is local.
     #[schemars(range(min = 0, max = 65535))]

@@ -30,7 +30,7 @@ pub struct TopologyWish {
     /// Devices to be near: a PCI address (`0000:3b:00.0`), `vendor:device` in hexadecimal (`10de:2330`, `10de:*`), or a name
     /// of the operating system (`eth0`). A wish and no promise: a device plugin's device is chosen by the kubelet.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), inner(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9_.:*-]+$")))]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_.:*-]+$")))]
     pub near: Vec<String>,
     /// Whose neighbours they want to be, and whose not.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -76,3 +76,41 @@ fn lists_merge_by_key() {
     assert_eq!(find("TenantQuota", "/properties/spec/properties/namespaces/x-kubernetes-list-type"), "set");
     assert_eq!(find("WorkerPool", "/properties/status/properties/conditions/x-kubernetes-list-map-keys/0"), "type");
 }
+
+#[test]
+fn every_device_that_a_node_publishes_can_be_wished_for() {
+    let find = |kind: &str, pointer: &str| {
+        let crd = all().into_iter().find(|c| c["spec"]["names"]["kind"] == kind).unwrap();
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].pointer(pointer).cloned().unwrap()
+    };
+    let wished = find("WorkerPool", "/properties/topology/properties/near/items/maxLength").as_u64().unwrap();
+    for part in ["names/items", "address"] {
+        let published = format!("/properties/pciDevices/items/properties/{part}/maxLength");
+        assert!(find("NodeTopology", &published).as_u64().unwrap() <= wished, "{part}");
+    }
+}
+
+/// The longest list that a machine can make a placement carry: its CPUs and its NUMA nodes are those of a topology.
+#[test]
+fn a_placement_can_say_of_every_machine_what_its_topology_can_say() {
+    let mut lists = 0;
+    let mut nodes = 0;
+    for crd in all().iter().filter(|crd| crd["spec"]["names"]["kind"].as_str().unwrap().starts_with("Node")) {
+        let root = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        visit("", root, &mut |path, schema| {
+            let described = schema["description"].as_str().unwrap_or_default();
+            if schema["type"] == "string" && described.contains("CPUs") && described.contains("kernel list format") {
+                assert_eq!(schema["maxLength"], 49_152, "{path}");
+                lists += 1;
+            }
+            let of_nodes = ["numaNodes", "memory", "distances"].iter().any(|name| path.ends_with(&format!(".{name}")));
+            if of_nodes && schema["type"] == "array" {
+                let entry = &schema["items"]["properties"];
+                let id = ["id", "numaNode", "to"].into_iter().find(|id| entry[*id].is_object()).unwrap();
+                assert_eq!((&schema["maxItems"], &entry[id]["maximum"]), (&256.into(), &65_535.0.into()), "{path}");
+                nodes += 1;
+            }
+        });
+    }
+    assert_eq!((lists, nodes), (13, 3));
+}

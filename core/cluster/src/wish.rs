@@ -13,8 +13,8 @@ use std::fmt;
 const MAX_NEAR: usize = 8;
 /// As the schema of WorkerPool has it.
 const MAX_POOLS: usize = 16;
-/// Longest name of a device.
-const MAX_DEVICE_LENGTH: usize = 63;
+/// As the schema of WorkerPool has it, and that of NodeTopology for names of the operating system.
+const MAX_DEVICE_LENGTH: usize = 64;
 /// Longest name of a pool.
 const MAX_POOL_LENGTH: usize = 253;
 
