@@ -1,4 +1,5 @@
 //! Each CEL rule and each pattern accepts one value and refuses another.
+use crate::TopologyWish;
 use crate::tenant_ledger::{TenantLedger, TenantLedgerSpec};
 use crate::tenant_quota::{ResourceLimits, TenantQuota, TenantQuotaSpec};
 use crate::worker_pool::{QueueSource, WorkerPool, WorkerPoolSpec};
@@ -57,6 +58,23 @@ fn bounds_are_ordered() {
 fn a_redis_stream_source_says_which() {
     QueueSource::validate_cel(&source(), None).unwrap();
     assert!(refusal(QueueSource::validate_cel(&json!({ "type": "RedisStream" }), None)).contains("needs redisStream"));
+}
+
+#[test]
+fn isolated_cpus_are_no_shared_ones() {
+    let in_a_pool = |topology: &Value| {
+        let mut pool = pool(1, 2);
+        pool.spec.topology = serde_json::from_value(topology.clone()).unwrap();
+        pool.validate_cel()
+    };
+    for fine in [json!({}), json!({ "cpus": "Shared", "class": "Regular" }), json!({ "class": "Isolated" })] {
+        TopologyWish::validate_cel(&fine, None).unwrap();
+        in_a_pool(&fine).unwrap();
+    }
+    TopologyWish::validate_cel(&json!({ "cpus": "Exclusive", "class": "Isolated" }), None).unwrap();
+    let neither = json!({ "cpus": "Shared", "class": "Isolated" });
+    assert!(refusal(TopologyWish::validate_cel(&neither, None)).contains("class Isolated"));
+    assert!(refusal(in_a_pool(&neither)).contains("class Isolated"));
 }
 
 #[test]

@@ -1,43 +1,49 @@
 //! The topology wish: which CPUs the pods of a pool want, and near what.
+use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Which CPUs pods wish for. Everything is a wish but `cpus: Exclusive`, `align: SingleNUMA`, `cache: RequireOneL3` and
 /// `class: Isolated`: where those cannot be had, the node is refused.
-#[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, x_kube(cel))]
+#[x_kube(
+    validation = Rule::new("!(has(self.cpus) && self.cpus == 'Shared' && has(self.class) && self.class == 'Isolated')")
+        .message("class Isolated is for CPUs of their own: leave cpus: Shared out, or class: Isolated")
+)]
+#[serde(rename_all = "camelCase")]
 pub struct TopologyWish {
     /// Exclusive: CPUs of their own; the pod must be Guaranteed, and at least one container must ask for whole CPUs.
     /// Shared: none, whatever they ask for. Absent: exclusive where pod and request allow it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpus: Option<CpuOwnership>,
     /// Which hardware threads of a core: WholeCores (a sibling left over stays idle), OnePerCore (siblings stay idle), or
     /// Any (siblings may belong to other pods).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<ThreadWish>,
     /// How many NUMA nodes: SingleNUMA (one or refused), FewestNUMA, or Spread (as many as possible, evenly).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub align: Option<AlignWish>,
     /// PreferOneL3 (one if it fits, else as few as possible), or RequireOneL3.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheWish>,
     /// BestFit (the tightest hole, so that large ones stay whole) or Spread (the emptiest).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packing: Option<PackingWish>,
     /// Regular, or Isolated: only CPUs that the kernel was told to isolate.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<CpuClassWish>,
     /// Devices to be near: a PCI address (`0000:3b:00.0`), `vendor:device` in hexadecimal (`10de:2330`, `10de:*`), or a name
     /// of the operating system (`eth0`). A wish and no promise: a device plugin's device is chosen by the kubelet.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_.:*-]+$")))]
     pub near: Vec<String>,
     /// Whose neighbours they want to be, and whose not.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub colocation: Option<Colocation>,
     /// Score: kube-scheduler weighs our score among others. Decide: the extender's filter returns the one best node, which
     /// overrides every other score.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<PlacementMode>,
 }
 
