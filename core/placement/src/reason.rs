@@ -34,6 +34,8 @@ pub enum Reason {
     WishInvalid,
     /// The pod wishes CPUs of its own that a pod of its kind cannot have.
     WishImpossible,
+    /// The pod may be of a WorkerPool that wishes a topology, and which pods are that pool's is not known (yet).
+    WishUnknown,
     /// Too few isolated CPUs are free.
     NotEnoughIsolatedCpus,
     /// The machine has too few isolated CPUs even when empty.
@@ -56,7 +58,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, in a fixed order; for metrics and documentation.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::NotSynced,
         Self::NodeUnknown,
         Self::NoTopology,
@@ -71,6 +73,7 @@ impl Reason {
         Self::SharedPoolTooSmall,
         Self::WishInvalid,
         Self::WishImpossible,
+        Self::WishUnknown,
         Self::NotEnoughIsolatedCpus,
         Self::TooFewIsolatedCpus,
         Self::NotOneNumaNode,
@@ -106,6 +109,7 @@ impl Reason {
             Self::SharedPoolTooSmall => "fairlead: shared CPU pool would be too small",
             Self::WishInvalid => "fairlead: an annotation topology.fairlead.dev/ of the pod cannot be read",
             Self::WishImpossible => "fairlead: pod wishes CPUs of its own and is not Guaranteed with whole CPUs",
+            Self::WishUnknown => "fairlead: WorkerPool of the pod has no readable status.selector",
             Self::NotEnoughIsolatedCpus => "fairlead: not enough free isolated CPUs",
             Self::TooFewIsolatedCpus => "fairlead: machine has fewer isolated CPUs than requested",
             Self::NotOneNumaNode => "fairlead: no NUMA node has enough free CPUs and memory",
@@ -136,6 +140,7 @@ impl Reason {
             Self::SharedPoolTooSmall => "SharedPoolTooSmall",
             Self::WishInvalid => "WishInvalid",
             Self::WishImpossible => "WishImpossible",
+            Self::WishUnknown => "WishUnknown",
             Self::NotEnoughIsolatedCpus => "NotEnoughIsolatedCpus",
             Self::TooFewIsolatedCpus => "TooFewIsolatedCpus",
             Self::NotOneNumaNode => "NotOneNumaNode",
