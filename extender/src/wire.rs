@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSchedulingGate, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -72,6 +72,7 @@ struct MetadataPart {
     annotations: Option<BTreeMap<String, String>>,
     labels: Option<BTreeMap<String, String>>,
     creation_timestamp: Option<Time>,
+    owner_references: Option<Vec<OwnerReference>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -114,8 +115,9 @@ impl From<SpecPart> for PodSpec {
 
 impl From<PodPart> for Pod {
     fn from(part: PodPart) -> Self {
-        let MetadataPart { name, namespace, uid, annotations, labels, creation_timestamp } = part.metadata;
-        let identity = ObjectMeta { name, namespace, uid, ..ObjectMeta::default() };
+        let MetadataPart { name, namespace, uid, annotations, labels, creation_timestamp, owner_references } =
+            part.metadata;
+        let identity = ObjectMeta { name, namespace, uid, owner_references, ..ObjectMeta::default() };
         Self {
             metadata: ObjectMeta { annotations, labels, creation_timestamp, ..identity },
             spec: part.spec.map(PodSpec::from),

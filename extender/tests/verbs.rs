@@ -122,6 +122,27 @@ async fn a_gated_pod_is_refused_everywhere() {
 }
 
 #[tokio::test]
+async fn a_pod_of_a_pool_whose_selector_is_not_known_is_refused_everywhere() {
+    let mut world = world();
+    world.pools.push(json!({
+        "apiVersion": "fairlead.dev/v1alpha1", "kind": "WorkerPool",
+        "metadata": { "name": "picker", "namespace": "apps", "creationTimestamp": "2026-01-01T00:00:00Z" },
+        "spec": {
+            "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "picker" }, "maxReplicas": 9,
+            "queueSources": [], "topology": { "align": "SingleNUMA" },
+        },
+    }));
+    let mut pod = pod("p", "4");
+    pod["metadata"]["ownerReferences"] = json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "picker-5d8f", "uid": "o", "controller": true }]);
+    world.pods.push(pod.clone());
+    let house = House::new(world.model(), &Api::default());
+    let text = "fairlead: WorkerPool of the pod has no readable status.selector";
+    let (_, reply) = house.post("/filter", args(&pod, &["big"])).await;
+    assert_eq!(parsed(&reply)["FailedAndUnresolvableNodes"], json!({ "big": text }));
+    assert_eq!(house.bind("p", "big").await, text);
+}
+
+#[tokio::test]
 async fn nothing_is_promised_before_everything_was_listed() {
     let house = House::new(fairlead_cluster::Model::new("ns"), &Api::default());
     let body = args(&pod("p", "4"), &["big"]);

@@ -12,6 +12,7 @@ use crate::reservations::{from_wire, to_wire};
 use crate::snapshot::{NamespaceView, Snapshot};
 use crate::tenant::QuotaFacts;
 use fairlead_crds::node_placement::Reservation as WireReservation;
+use fairlead_crds::worker_pool::ScaleTargetRef;
 use fairlead_crds::{
     NodePlacement, NodePlacementSpec, NodePlacementStatus, NodeTopology, TenantQuota, TopologyWish, keys,
 };
@@ -75,6 +76,8 @@ pub struct PoolDump {
     pub name: String,
     /// Creation, ms since the Unix epoch.
     pub created_ms: u64,
+    /// `spec.scaleTargetRef`.
+    pub target: ScaleTargetRef,
     /// `status.selector`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
@@ -267,7 +270,8 @@ impl Model {
             model.set_quota(name, Some(Arc::new(QuotaFacts::of(quota))));
         }
         for pool in &dump.pools {
-            let view = PoolView::new(pool.name.clone(), pool.created_ms, pool.selector.clone(), pool.topology.clone());
+            let PoolDump { name, created_ms, target, selector, topology, .. } = pool.clone();
+            let view = PoolView::new(name, created_ms, target, selector, topology);
             model.set_pool(&pool.namespace, &pool.name, Some(view));
         }
         for namespace in &dump.namespaces {
@@ -351,6 +355,7 @@ fn pool_dump(namespace: &str, pool: &PoolView) -> PoolDump {
         namespace: namespace.to_owned(),
         name: pool.name.clone(),
         created_ms: pool.created_ms,
+        target: pool.target.clone(),
         selector: pool.selector_text.clone(),
         topology: pool.wish.clone(),
     }

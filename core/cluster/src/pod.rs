@@ -82,8 +82,6 @@ impl PodView {
         let status = pod.status.as_ref();
         let gates = || spec.and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default().iter();
         let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).cloned();
-        let owners = meta.owner_references.as_deref().unwrap_or_default();
-        let owner = owners.iter().find(|owner| owner.controller == Some(true));
         let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
         Some(Self {
             id: PodRef {
@@ -92,7 +90,7 @@ impl PodView {
                 uid: meta.uid.clone().filter(|uid| !uid.is_empty())?,
             },
             resource_version: meta.resource_version.clone().unwrap_or_default(),
-            owner: owner.map(|o| Owner { kind: o.kind.clone(), name: o.name.clone(), uid: o.uid.clone() }),
+            owner: controller(meta),
             created_ms: created_ms(meta),
             priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
             scheduler: spec.and_then(|spec| spec.scheduler_name.clone()).unwrap_or_default(),
@@ -129,6 +127,11 @@ impl PodView {
     pub(crate) fn shared_milli(&self, has_own_cpus: bool) -> u64 {
         shared_milli(&self.request, self.exclusive.as_ref().filter(|_| has_own_cpus))
     }
+}
+
+fn controller(meta: &ObjectMeta) -> Option<Owner> {
+    let owner = meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))?;
+    Some(Owner { kind: owner.kind.clone(), name: owner.name.clone(), uid: owner.uid.clone() })
 }
 
 fn requires_distance(spec: &PodSpec) -> bool {
@@ -202,7 +205,8 @@ impl PodWish {
         let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default();
         let annotations = meta.annotations.as_ref();
         let namespace = meta.namespace.clone().unwrap_or_default();
-        let pool = meta.labels.as_ref().and_then(|labels| pools.of_pod(&namespace, labels));
+        let labels = meta.labels.clone().unwrap_or_default();
+        let mine = Membership::of(pools, &namespace, &labels, controller(meta).as_ref());
         let request = effective(pod);
         let plain = Self {
             id: PodRef {
@@ -219,7 +223,7 @@ impl PodWish {
             wish: Understood::default(),
             refusal: None,
         };
-        plain.wishing(&wishes(meta), pool.map(|pool| &**pool))
+        plain.wishing(&wishes(meta), &mine)
     }
 
     /// The same of a pod that the watch shows.
@@ -235,12 +239,16 @@ impl PodWish {
             wish: Understood::default(),
             refusal: None,
         };
-        plain.wishing(&view.wishes, pools.of_pod(&view.id.namespace, &view.labels).map(|pool| &**pool))
+        let mine = Membership::of(pools, &view.id.namespace, &view.labels, view.owner.as_ref());
+        plain.wishing(&view.wishes, &mine)
     }
 
-    fn wishing(mut self, annotations: &BTreeMap<String, String>, pool: Option<&PoolView>) -> Self {
-        match Understood::of(annotations, pool) {
-            Ok(wish) => self.wish = wish,
+    fn wishing(mut self, annotations: &BTreeMap<String, String>, mine: &Membership<'_>) -> Self {
+        match Understood::of(annotations, mine.pool) {
+            Ok(wish) => {
+                self.wish = wish;
+                self.refusal = mine.unread.map(unknown);
+            }
             Err(fault) => {
                 self.refusal = Some(WishRefusal { reason: Reason::WishInvalid, detail: fault.to_string() });
             }
@@ -248,7 +256,7 @@ impl PodWish {
         if self.wish.cpus.value == Ownership::Shared {
             self.exclusive = None;
         }
-        if self.wish.needs_own_cpus() && self.exclusive.is_none() {
+        if self.wish.needs_own_cpus() && self.exclusive.is_none() && self.refusal.is_none() {
             self.refusal = Some(WishRefusal { reason: Reason::WishImpossible, detail: self.why_impossible() });
         }
         if let Some(wanted) = &mut self.exclusive {
@@ -259,6 +267,12 @@ impl PodWish {
     }
 
     fn why_impossible(&self) -> String {
+        if self.wish.cpus.value == Ownership::Shared {
+            let (cpus, class) = (self.wish.cpus.source, self.wish.class.source);
+            return format!(
+                "class: Isolated ({class:?}) is for CPUs of their own, and cpus: Shared ({cpus:?}) wants none: leave one out"
+            );
+        }
         let (field, source) = match self.wish.cpus.value {
             Ownership::Exclusive => ("cpus: Exclusive", self.wish.cpus.source),
             _ => ("class: Isolated", self.wish.class.source),
@@ -267,6 +281,33 @@ impl PodWish {
             "{field} ({source:?}) needs a Guaranteed pod (requests equal to limits for cpu and memory in every container, \
              none for the pod as a whole) with a container that asks for whole CPUs"
         )
+    }
+}
+
+/// Which WorkerPool a pod is of.
+struct Membership<'a> {
+    pool: Option<&'a PoolView>,
+    /// One that goes before it, if it is the pod's at all.
+    unread: Option<&'a PoolView>,
+}
+
+impl<'a> Membership<'a> {
+    fn of(pools: &'a Pools, namespace: &str, labels: &BTreeMap<String, String>, owner: Option<&Owner>) -> Self {
+        let pool = pools.of_pod(namespace, labels).map(|pool| &**pool);
+        Self { pool, unread: pools.unread_of_pod(namespace, labels, owner).map(|pool| &**pool) }
+    }
+}
+
+fn unknown(pool: &PoolView) -> WishRefusal {
+    let PoolView { name, target, selector_text, .. } = pool;
+    let said = selector_text.as_ref().map_or("is missing".to_owned(), |text| format!("{text:?} cannot be read"));
+    WishRefusal {
+        reason: Reason::WishUnknown,
+        detail: format!(
+            "WorkerPool {name} wishes a topology for the pods of {} {}, and its status.selector {said}: whether this pod is \
+             one of them is not known until the operator has read the target; see the pool's conditions",
+            target.kind, target.name
+        ),
     }
 }
 

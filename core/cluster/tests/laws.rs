@@ -75,6 +75,7 @@ fn like() -> impl Strategy<Value = Like> {
             beside,
             scheduler,
             app,
+            owner: None,
             released: false,
             wishes: &[],
         },

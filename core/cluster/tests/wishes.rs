@@ -57,6 +57,55 @@ fn of_several_pools_the_oldest_counts_then_the_first_by_name() {
 }
 
 #[test]
+fn pods_that_may_be_of_a_pool_whose_selector_is_not_known_wait_for_it() {
+    let wish = || json!({"align": "SingleNUMA"});
+    let mut model = with_pools(vec![pool("picker", 1, None, wish()), pool("plain", 0, None, json!({}))]);
+    let snapshot = model.snapshot();
+    let owned = |kind, name| Like { app: Some("a"), owner: Some((kind, name)), ..Like::default() };
+    let of = |snapshot: &Snapshot, like: &Like| refusal(snapshot, like).map(|(reason, _)| reason);
+    let mine = owned("ReplicaSet", "picker-5d8f");
+    let (reason, detail) = refusal(&snapshot, &mine).unwrap();
+    assert_eq!(reason, Reason::WishUnknown);
+    assert!(detail.contains("WorkerPool picker") && detail.contains("status.selector is missing"), "{detail}");
+    let asked = snapshot.wish_of(&pod("p", &mine));
+    assert_eq!(snapshot.backstop(&asked), Some(Reason::WishUnknown));
+    assert_eq!(snapshot.why_not("n1", &asked).unwrap().message, detail);
+    for stranger in [
+        owned("ReplicaSet", "picker-eu-5d8f"),
+        owned("ReplicaSet", "packer-5d8f"),
+        owned("Deployment", "packer"),
+        owned("StatefulSet", "pick"),
+        Like { app: Some("a"), ..Like::default() },
+        Like { namespace: "lab", ..owned("ReplicaSet", "picker-5d8f") },
+    ] {
+        assert_eq!(of(&snapshot, &stranger), None, "{stranger:?}");
+    }
+    assert_eq!(of(&snapshot, &owned("ReplicaSet", "plain-5d8f")), None, "that pool wishes nothing");
+    let replayed = Model::from_dump(&snapshot.dump()).unwrap().snapshot();
+    assert_eq!(of(&replayed, &mine), Some(Reason::WishUnknown));
+
+    let mut garbled = pool("picker", 1, None, wish());
+    garbled.status.as_mut().unwrap().selector = Some("a b".to_owned());
+    model.apply(Event::Pools(Change::Apply(garbled)));
+    assert_eq!(of(&model.snapshot(), &mine), Some(Reason::WishUnknown));
+    model.apply(Event::Pools(Change::Apply(pool("picker", 1, Some("a"), wish()))));
+    let known = model.snapshot();
+    assert_eq!(of(&known, &mine), None);
+    assert_eq!(known.wish_of(&pod("p", &mine)).wish.align.source, WishSource::Pool);
+}
+
+#[test]
+fn an_older_pool_that_selects_the_pod_goes_before_one_whose_selector_is_not_known() {
+    let wish = || json!({"align": "SingleNUMA"});
+    let like = Like { app: Some("a"), owner: Some(("ReplicaSet", "picker-5d8f")), ..Like::default() };
+    for (second, refused) in [(1, None), (3, Some(Reason::WishUnknown))] {
+        let read = pool("read", second, Some("a"), json!({"threads": "Any"}));
+        let snapshot = with_pools(vec![pool("picker", 2, None, wish()), read]).snapshot();
+        assert_eq!(refusal(&snapshot, &like).map(|(reason, _)| reason), refused);
+    }
+}
+
+#[test]
 fn what_is_no_wish_is_refused_by_name_with_what_may_be_written() {
     let snapshot = one_node(&[]).snapshot();
     let cases: [(&'static [(&str, &str)], &str); 6] = [
@@ -98,6 +147,9 @@ fn cpus_of_its_own_need_a_pod_that_can_have_them_and_shared_gets_none() {
     ] {
         assert_eq!(refusal(&snapshot, &like).map(|(reason, _)| reason), wanted, "{like:?}");
     }
+    let both = Like { wishes: &[("class", "Isolated"), ("cpus", "Shared")], ..Like::default() };
+    let (_, detail) = refusal(&snapshot, &both).unwrap();
+    assert!(detail.contains("cpus: Shared (Annotation) wants none"), "the pod itself could have them: {detail}");
     let shared = Like { app: Some("b"), cpu: "2", ..Like::default() };
     let wish = snapshot.wish_of(&pod("p", &shared));
     assert_eq!((&wish.exclusive, wish.shared_milli), (&None, 2_000));

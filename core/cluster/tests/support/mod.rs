@@ -101,6 +101,9 @@ pub struct Like {
     pub scheduler: &'static str,
     /// Its label `app`.
     pub app: Option<&'static str>,
+    /// Kind and name of its controller; of a ReplicaSet the part of the name after the last `-` is its label
+    /// `pod-template-hash`.
+    pub owner: Option<(&'static str, &'static str)>,
     /// Annotations `topology.fairlead.dev/…`, keys without the prefix.
     pub wishes: &'static [(&'static str, &'static str)],
 }
@@ -119,6 +122,7 @@ impl Default for Like {
             beside: None,
             scheduler: "fairlead-scheduler",
             app: None,
+            owner: None,
             wishes: &[],
         }
     }
@@ -137,13 +141,22 @@ pub fn pod(uid: &str, like: &Like) -> Pod {
     for (field, value) in like.wishes {
         annotations[format!("topology.fairlead.dev/{field}")] = json!(value);
     }
-    let labels = like.app.map(|app| json!({"app": app}));
+    let mut labels = like.app.map_or(json!({}), |app| json!({"app": app}));
+    if let Some(hash) =
+        like.owner.filter(|(kind, _)| *kind == "ReplicaSet").and_then(|(_, name)| name.rsplit('-').next())
+    {
+        labels["pod-template-hash"] = json!(hash);
+    }
+    let owner =
+        |(kind, name)| json!({"apiVersion": "apps/v1", "kind": kind, "name": name, "uid": "o", "controller": true});
+    let owners: Vec<Value> = like.owner.map(owner).into_iter().collect();
     if let Some(cpus) = like.carries {
         let placement = json!({"containers": [{"name": "main", "cpus": cpus, "memoryNodes": "0"}]});
         annotations["fairlead.dev/placement"] = json!(placement.to_string());
     }
     serde_json::from_value(json!({
         "metadata": {"name": uid, "namespace": like.namespace, "uid": uid, "resourceVersion": "1", "annotations": annotations, "labels": labels,
+                     "ownerReferences": owners,
                      "creationTimestamp": format!("2026-01-01T00:01:{:02}Z", like.second)},
         "spec": {"schedulerName": like.scheduler, "nodeName": like.node, "schedulingGates": gates,
                  "containers": containers},
