@@ -84,6 +84,8 @@ pub struct ExtenderMetrics {
     pub lost: Counter,
     releases: Family<OutcomeLabel, Counter>,
     wakes: Family<OutcomeLabel, Counter>,
+    /// Looks for refused pods with a chance that ended at a limit.
+    pub wake_looks_cut: Counter,
     reservations: Gauge,
     snapshot_generation: Gauge,
     snapshot_published: Gauge<f64, AtomicU64>,
@@ -136,6 +138,11 @@ impl ExtenderMetrics {
                 "extender_wakes",
                 "Refused pods written to because a node has room for them now, by outcome",
                 Family::default(),
+            ),
+            wake_looks_cut: metrics.register(
+                "extender_wake_looks_cut",
+                "Looks for refused pods that a node has room for now, ended at a limit of pods or wishes and gone on with later",
+                Counter::default(),
             ),
             reservations: metrics.register(
                 "extender_reservations",

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fairlead_cluster::{Awaited, Snapshot};
+use fairlead_cluster::{Awaited, Snapshot, Turn};
 use fairlead_placement::{Event, Request, TouchOutcome};
 use fairlead_runtime::{API_DEADLINE, LeaseState, Pulse};
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Pods woken at one look: more than kube-scheduler places with CPUs of their own in that time on a small cluster, and few
 /// enough that a freed rack does not become a storm of writes.
 const PODS_PER_LOOK: usize = 16;
-/// Pods that may wait for their turn; a look finds the others again when something changes.
+/// Pods that may wait for their turn; the look for more goes on when some of them had theirs.
 const PODS_MAX: usize = 256;
 /// Longest pause between two tries of one pod, which double from 1 s: so does kube-scheduler's own back-off by default.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -46,6 +46,36 @@ pub struct Waker {
     pub pulse: Pulse,
 }
 
+/// How far the looks for pods with a chance have come.
+#[derive(Default)]
+struct Round {
+    /// What changed since then is looked at.
+    before: Arc<Snapshot>,
+    /// The snapshot that the round began with, and where its last look ended, if that was before the end.
+    under_way: Option<(Arc<Snapshot>, Turn)>,
+}
+
+impl Round {
+    /// One look, for at most `pods_max` pods; true if it ended at a limit and the next one goes on.
+    fn look(&mut self, now: Arc<Snapshot>, pods_max: usize) -> (Vec<Awaited>, bool) {
+        if pods_max == 0 {
+            return (Vec::new(), true);
+        }
+        let (begun, behind) = match self.under_way.take() {
+            Some((begun, behind)) => (begun, Some(behind)),
+            None => (now.clone(), None),
+        };
+        let look = now.awaited(&self.before, behind.as_ref(), pods_max);
+        let cut = look.ended_at.is_some();
+        match look.ended_at {
+            Some(behind) => self.under_way = Some((begun, behind)),
+            // What changed while the round went on may concern those whose turn had been.
+            None => self.before = begun,
+        }
+        (look.found, cut)
+    }
+}
+
 /// A pod whose turn comes.
 struct Sleeper {
     uid: String,
@@ -57,7 +87,7 @@ struct Sleeper {
 impl Waker {
     /// Runs until `shutdown`.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut before = Arc::new(Snapshot::default());
+        let mut round = Round::default();
         let mut sleepers: Vec<Sleeper> = Vec::new();
         loop {
             self.pulse.beat();
@@ -68,13 +98,17 @@ impl Waker {
             }
             if self.lease.borrow().term_now().is_none() {
                 // Whoever gets the Lease wakes all that have a chance by then: nobody knows what was missed.
-                before = Arc::new(Snapshot::default());
+                round = Round::default();
                 sleepers.clear();
                 continue;
             }
-            let now = self.courier.snapshot();
-            enlist(&mut sleepers, now.awaited(&before, PODS_MAX), Instant::now());
-            before = now;
+            // Those that had their turn once make room for those that had none.
+            let unwoken = sleepers.iter().filter(|sleeper| sleeper.tries == 0).count();
+            let (found, cut) = round.look(self.courier.snapshot(), PODS_MAX.saturating_sub(unwoken));
+            if cut {
+                self.metrics.wake_looks_cut.inc();
+            }
+            enlist(&mut sleepers, found, Instant::now());
             self.wake_due(&mut sleepers).await;
         }
     }
@@ -118,14 +152,17 @@ impl Waker {
     }
 }
 
-/// A pod that is there already keeps its place and its pause: a node that comes and goes is no reason to hurry.
+/// A pod that is there already keeps its place and its pause: a node that comes and goes is no reason to hurry. Of too many
+/// those that were tried most often go, which kube-scheduler's own flush is left for.
 fn enlist(sleepers: &mut Vec<Sleeper>, awaited: Vec<Awaited>, now: Instant) {
     for Awaited { pod, node, .. } in awaited {
         if let Some(sleeper) = sleepers.iter_mut().find(|sleeper| sleeper.uid == pod.uid) {
             sleeper.node = node;
             sleeper.tries = sleeper.tries.min(1);
-        } else if sleepers.len() < PODS_MAX {
+        } else {
             sleepers.push(Sleeper { uid: pod.uid, node, tries: 0, due: now });
         }
     }
+    sleepers.sort_by_key(|sleeper| sleeper.tries);
+    sleepers.truncate(PODS_MAX);
 }

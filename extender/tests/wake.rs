@@ -125,3 +125,38 @@ async fn a_crowd_is_woken_in_turns_most_important_first() {
     assert!((0..40).all(|index| touches(&api, &format!("p{index}")) > 0));
     shutdown.cancel();
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_more_pods_than_may_wait_for_their_turn_none_is_lost() {
+    let name = |index: usize| format!("p{index}");
+    let (house, api) = house((0..300).map(|index| waiting(&name(index), REFUSED)).collect());
+    let shutdown = start(&house, &api);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    set_free(&house, 4, 2).await;
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    let never: Vec<usize> = (0..300).filter(|&index| touches(&api, &name(index)) == 0).collect();
+    assert_eq!(never, Vec::<usize>::new());
+    let page = house.page.encode().unwrap();
+    let cut = page.lines().find_map(|line| line.strip_prefix("fairlead_extender_wake_looks_cut_total ")).unwrap();
+    assert!(cut.parse::<u64>().unwrap() >= 1, "{cut}");
+    shutdown.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_more_wishes_than_one_look_answers_none_is_lost() {
+    let name = |index: usize| format!("p{index}");
+    let apart = |index: usize| {
+        let mut pod = waiting(&name(index), REFUSED);
+        let amounts = json!({ "cpu": "8", "memory": format!("{}Mi", 100 + index) });
+        pod["spec"]["containers"][0]["resources"] = json!({ "requests": amounts, "limits": amounts });
+        pod
+    };
+    let (house, api) = house((0..70).map(apart).collect());
+    let shutdown = start(&house, &api);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    set_free(&house, 4, 2).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let never: Vec<usize> = (0..70).filter(|&index| touches(&api, &name(index)) == 0).collect();
+    assert_eq!(never, Vec::<usize>::new());
+    shutdown.cancel();
+}

@@ -65,5 +65,5 @@ pub use snapshot::{LabelChange, NamespaceView, Snapshot};
 pub use table::{Named, Table};
 pub use tenant::TenantView;
 pub use topology::{TopologyError, description_of, machine_of};
-pub use wake::Awaited;
+pub use wake::{Awaited, Look, Turn};
 pub use wish::{Mode, Ownership, Understood, WishFault, WishSource, Wished};

@@ -26,9 +26,26 @@ pub struct Awaited {
     pub choosy: bool,
 }
 
-/// Different wishes that one look answers; a crowd of pods mostly has few. The others are found at a later look, when a
-/// node changes.
+/// Different wishes that one look answers; a crowd of pods mostly has few. The next look goes on with the others.
 const SHAPES_MAX: usize = 64;
+
+/// A place in the order of the pods that wait: the most important first, then the oldest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Turn {
+    priority: Reverse<i32>,
+    created_ms: u64,
+    uid: String,
+}
+
+/// What one look found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Pods to be tried again, in the order of their turns.
+    pub found: Vec<Awaited>,
+    /// The last pod that was looked at, if the look ended at one of its limits: the next one goes on behind it, with the
+    /// same snapshot for `before`.
+    pub ended_at: Option<Turn>,
+}
 
 /// What pods of the same wish get to hear at one look.
 struct Shape {
@@ -38,53 +55,69 @@ struct Shape {
 }
 
 impl Snapshot {
-    /// Refused pods for which a node has room: those that were not refused in `before`, by any node, and those that were, by
-    /// a node that changed and had no room then. Of a choosy pod only the latter says anything, since some node that it does
-    /// not want has room nearly always. Most important first, at most `pods_max`.
+    /// Refused pods for which a node has room: those that were not refused in `before` or wish something else by now, by
+    /// any node, and the others by a node that changed and had no room then. Of a choosy pod that was just refused only the
+    /// latter says anything, since some node that it does not want has room nearly always. At most `pods_max`, and only
+    /// those whose turn comes after `behind`.
     #[must_use]
-    pub fn awaited(&self, before: &Self, pods_max: usize) -> Vec<Awaited> {
+    pub fn awaited(&self, before: &Self, behind: Option<&Turn>, pods_max: usize) -> Look {
+        let mut look = Look { found: Vec::new(), ended_at: None };
         if !self.synced {
-            return Vec::new();
+            return look;
         }
         let changed: Vec<u32> = (0u32..)
             .zip(self.nodes.iter())
             .filter(|(_, node)| before.node_named(&node.name).is_none_or(|old| !Arc::ptr_eq(old, node)))
             .map(|(index, _)| index)
             .collect();
-        let newly = |pod: &PodView| !pod.choosy && before.pods.get(&pod.id.uid).is_none_or(|old| !old.refused);
+        let just_refused = |pod: &PodView| before.pods.get(&pod.id.uid).is_none_or(|old| !old.refused);
+        let newly = |pod: &PodView| (!pod.choosy && just_refused(pod)) || self.wishes_anew(before, pod);
         let asks = |pod: &&Arc<PodView>| pod.refused && pod.waits_for_a_node() && (!changed.is_empty() || newly(pod));
-        let mut waiting: Vec<&Arc<PodView>> = self.pods.iter().filter(asks).collect();
+        let in_turn = |pod: &Arc<PodView>| behind.is_none_or(|behind| *behind < pod.turn());
+        let mut waiting: Vec<&Arc<PodView>> = self.pods.iter().filter(asks).filter(|pod| in_turn(pod)).collect();
         waiting.sort_by_key(|pod| (Reverse(pod.priority), pod.created_ms, &pod.id.uid));
         let mut shapes: Vec<Shape> = Vec::new();
-        let mut found = Vec::new();
+        let mut last = behind.cloned();
         for pod in waiting {
-            if found.len() >= pods_max {
+            if look.found.len() >= pods_max {
+                look.ended_at = last;
                 break;
             }
             let (newly, mut wish) = (newly(pod), PodWish::of_view(pod, &self.pools));
             // Whom the tenant's limit keeps out depends on the pod's age.
             if self.backstop(&wish).is_some() {
+                last = Some(pod.turn());
                 continue;
             }
             (wish.id.name, wish.id.uid, wish.created_ms) = (String::new(), String::new(), 0);
             let at = shapes.iter().position(|shape| shape.newly == newly && shape.wish == wish);
             let node = match at.and_then(|at| shapes.get(at)) {
                 Some(shape) => shape.node.clone(),
-                None if shapes.len() >= SHAPES_MAX => None,
+                None if shapes.len() >= SHAPES_MAX => {
+                    look.ended_at = last;
+                    break;
+                }
                 None => {
                     let node = self.room_for_shape(before, &wish, (!newly).then_some(&changed));
                     shapes.push(Shape { wish, newly, node: node.clone() });
                     node
                 }
             };
-            found.extend(node.map(|node| Awaited {
+            look.found.extend(node.map(|node| Awaited {
                 pod: pod.id.clone(),
                 resource_version: pod.resource_version.clone(),
                 node,
                 choosy: pod.choosy,
             }));
+            last = Some(pod.turn());
         }
-        found
+        look
+    }
+
+    /// Whether the pod's WorkerPool makes it wish something else than before, or nobody knew what.
+    fn wishes_anew(&self, before: &Self, pod: &PodView) -> bool {
+        !Arc::ptr_eq(&self.pools, &before.pools)
+            && PodWish::of_view(pod, &self.pools).asks_otherwise(&PodWish::of_view(pod, &before.pools))
     }
 
     /// The first node that has room: of all, or of those that had none before.
@@ -137,7 +170,18 @@ impl Snapshot {
     }
 }
 
+impl PodWish {
+    fn asks_otherwise(&self, former: &Self) -> bool {
+        (&self.exclusive, self.shared_milli, &self.wish, &self.refusal)
+            != (&former.exclusive, former.shared_milli, &former.wish, &former.refusal)
+    }
+}
+
 impl PodView {
+    fn turn(&self) -> Turn {
+        Turn { priority: Reverse(self.priority), created_ms: self.created_ms, uid: self.id.uid.clone() }
+    }
+
     fn waits_for_a_node(&self) -> bool {
         self.node.is_none() && !self.quota_gated && !self.otherwise_gated && !self.deleting && !self.terminal
     }

@@ -7,7 +7,7 @@ use fairlead_cluster::{Change, Event, Model, Preemptor, Snapshot};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use std::sync::Arc;
-use support::{Like, node, one_node, placement, pod, topology, wish};
+use support::{Like, node, one_node, placement, pod, pool, topology, wish};
 
 fn preemptor(cpu: &'static str) -> Preemptor {
     Preemptor { wish: wish("urgent", cpu), resources_alone: true }
@@ -131,21 +131,25 @@ fn a_refused_pod_is_awaited_once_a_node_has_room_that_had_none() {
     model.apply(Event::Pods(Change::Apply(refused)));
     model.apply(Event::Pods(Change::Apply(pod("new", &Like { cpu: "2", ..Like::default() }))));
     let before = model.snapshot();
-    assert_eq!(before.awaited(&Snapshot::default(), 9), [], "no node has room");
+    assert_eq!(before.awaited(&Snapshot::default(), None, 9).found, [], "no node has room");
 
     model.apply(Event::Pods(Change::Delete(bound("a", "2", 5))));
     let pod_gone = model.snapshot();
-    assert_eq!(pod_gone.awaited(&before, 9), [], "its cores are held yet");
+    assert_eq!(pod_gone.awaited(&before, None, 9).found, [], "its cores are held yet");
     model.apply(Event::Placements(Change::Apply(placement("n1", 2, &[("b", "2-3"), ("c", "4-7")]))));
     let freed = model.snapshot();
-    let awaited = freed.awaited(&pod_gone, 9);
+    let awaited = freed.awaited(&pod_gone, None, 9).found;
     let named: Vec<_> = awaited.iter().map(|next| (next.pod.uid.as_str(), next.node.as_str())).collect();
     assert_eq!(named, [("refused", "n1")]);
-    assert_eq!(freed.awaited(&freed, 9), [], "nothing changed");
+    assert_eq!(freed.awaited(&freed, None, 9).found, [], "nothing changed");
     model.apply(Event::Placements(Change::Apply(placement("n1", 3, &[("c", "4-7")]))));
-    assert_eq!(model.snapshot().awaited(&freed, 9), [], "the node changed and had room before");
+    assert_eq!(model.snapshot().awaited(&freed, None, 9).found, [], "the node changed and had room before");
     assert!(freed.still_awaited("refused", "n1").is_some() && pod_gone.still_awaited("refused", "n1").is_none());
-    assert_eq!(freed.awaited(&Snapshot::default(), 9).len(), 1, "a process that starts has missed the moment");
+    assert_eq!(
+        freed.awaited(&Snapshot::default(), None, 9).found.len(),
+        1,
+        "a process that starts has missed the moment"
+    );
 }
 
 #[test]
@@ -164,11 +168,11 @@ fn a_pod_shown_a_sample_is_awaited_by_any_node_unless_it_chooses_among_them() {
     model.apply(Event::Pods(Change::Apply(pod("refused", &Like { cpu: "2", ..Like::default() }))));
     let before = model.snapshot();
     model.apply(Event::Pods(Change::Apply(refused(true))));
-    assert_eq!(model.snapshot().awaited(&before, 9), []);
+    assert_eq!(model.snapshot().awaited(&before, None, 9).found, []);
     model.apply(Event::Pods(Change::Apply(refused(false))));
     let now = model.snapshot();
-    assert_eq!(now.awaited(&before, 9).len(), 1);
-    assert_eq!(now.awaited(&now, 9), [], "it was refused before");
+    assert_eq!(now.awaited(&before, None, 9).found.len(), 1);
+    assert_eq!(now.awaited(&now, None, 9).found, [], "it was refused before");
 }
 
 #[test]
@@ -181,5 +185,55 @@ fn a_node_that_becomes_trusted_is_room() {
     model.apply(Event::Pods(Change::Apply(refused)));
     let before: Arc<Snapshot> = model.snapshot();
     model.apply(Event::Topologies(Change::Apply(topology("n1"))));
-    assert_eq!(model.snapshot().awaited(&before, 9).len(), 1);
+    assert_eq!(model.snapshot().awaited(&before, None, 9).found.len(), 1);
+}
+
+#[test]
+fn a_look_that_ends_at_a_limit_is_gone_on_with_and_nobody_is_lost() {
+    let mut model = one_node(&[("a", "0-7")]);
+    for index in 0..70 {
+        // Each wishes something else, so that one look cannot answer all.
+        let mut refused = pod(&format!("p{index:02}"), &Like { cpu: "1", ..Like::default() });
+        let condition =
+            json!({ "type": "PodScheduled", "status": "False", "message": "fairlead: not enough free whole cores" });
+        refused.status.as_mut().unwrap().conditions = Some(vec![serde_json::from_value(condition).unwrap()]);
+        let memory = json!({ "cpu": "1", "memory": format!("{}Mi", 100 + index) });
+        refused.spec.as_mut().unwrap().containers[0].resources =
+            Some(serde_json::from_value(json!({ "requests": memory, "limits": memory })).unwrap());
+        model.apply(Event::Pods(Change::Apply(refused)));
+    }
+    let before = model.snapshot();
+    model.apply(Event::Placements(Change::Apply(placement("n1", 2, &[("a", "4-7")]))));
+    let now = model.snapshot();
+    let first = now.awaited(&before, None, 99);
+    assert_eq!(first.found.len(), 64);
+    let second = now.awaited(&before, first.ended_at.as_ref(), 99);
+    assert_eq!((second.found.len(), second.ended_at), (6, None));
+    assert_eq!((&*first.found[0].pod.uid, &*second.found[0].pod.uid, &*second.found[5].pod.uid), ("p00", "p64", "p69"));
+    let few = now.awaited(&before, first.ended_at.as_ref(), 2);
+    assert_eq!(few.found, second.found[..2]);
+    assert_eq!(now.awaited(&before, few.ended_at.as_ref(), 9).found, second.found[2..]);
+}
+
+#[test]
+fn a_pod_is_awaited_when_its_pool_becomes_known_or_wishes_less() {
+    let wish = |align: &str| json!({ "align": align });
+    let mut model = one_node(&[]);
+    // More than one NUMA node has.
+    let like = Like { cpu: "6", app: Some("a"), owner: Some(("ReplicaSet", "picker-5d8f")), ..Like::default() };
+    let mut refused = pod("refused", &like);
+    let condition = json!({ "type": "PodScheduled", "status": "False", "message": "fairlead: WorkerPool of the pod" });
+    refused.status.as_mut().unwrap().conditions = Some(vec![serde_json::from_value(condition).unwrap()]);
+    refused.spec.as_mut().unwrap().node_selector = Some([("a".to_owned(), "b".to_owned())].into());
+    model.apply(Event::Pods(Change::Apply(refused)));
+    let mut before = model.snapshot();
+    for (selector, align, found) in
+        [(None, "FewestNUMA", 0), (Some("a"), "SingleNUMA", 0), (Some("a"), "FewestNUMA", 1), (Some("b"), "Spread", 1)]
+    {
+        model.apply(Event::Pools(Change::Apply(pool("picker", 1, selector, wish(align)))));
+        let now = model.snapshot();
+        assert_eq!(now.awaited(&before, None, 9).found.len(), found, "{selector:?} {align}");
+        assert_eq!(now.awaited(&now, None, 9).found, []);
+        before = now;
+    }
 }
