@@ -24,6 +24,10 @@ fn empty() -> Secrets {
 
 /// A desk over an API server that keeps Secrets; none can be created.
 fn desk(secrets: &Secrets) -> Desk {
+    desk_for(secrets, "kube-scheduler.fairlead.dev")
+}
+
+fn desk_for(secrets: &Secrets, client_name: &str) -> Desk {
     let kept = secrets.clone();
     let (client, _) = fake::server(move |seen| {
         let mut all = kept.lock().unwrap();
@@ -42,7 +46,7 @@ fn desk(secrets: &Secrets) -> Desk {
     });
     let (_, lease) = watch::channel(LeaseState { leading: true, term: 1, until: None });
     let pulse = Heartbeat::new().register("certificates", Duration::from_secs(60));
-    Desk::new(client, "fairlead-system", "kube-scheduler.fairlead.dev", lease, pulse)
+    Desk::new(client, "fairlead-system", client_name, lease, pulse)
 }
 
 fn of(secrets: &Secrets, name: &str) -> Secret {
@@ -96,6 +100,56 @@ async fn another_authority_gets_other_leaves() {
     desk(&secrets).look(day(0)).await.unwrap();
     assert_ne!(field(&secrets, SERVER, "tls.crt"), server);
     assert_eq!(field(&secrets, SERVER, "ca.crt"), field(&secrets, AUTHORITY, "ca.crt"));
+}
+
+#[tokio::test]
+async fn another_client_name_gets_another_certificate_and_the_server_keeps_its_own() {
+    let secrets = empty();
+    desk(&secrets).look(day(0)).await.unwrap();
+    let [server, client] = [SERVER, CLIENT].map(|name| field(&secrets, name, "tls.crt"));
+    desk_for(&secrets, "scheduler.acme.example").look(day(0)).await.unwrap();
+    assert_eq!(field(&secrets, SERVER, "tls.crt"), server);
+    assert_ne!(field(&secrets, CLIENT, "tls.crt"), client);
+    let before = secrets.lock().unwrap().clone();
+    desk_for(&secrets, "scheduler.acme.example").look(day(1)).await.unwrap();
+    assert_eq!(*secrets.lock().unwrap(), before);
+    let error = desk_for(&secrets, "10.0.0.1").look(day(1)).await.unwrap_err().to_string();
+    assert!(error.contains("\"10.0.0.1\" is no DNS name"), "{error}");
+    assert_eq!(*secrets.lock().unwrap(), before);
+}
+
+#[tokio::test]
+async fn another_key_of_the_authority_gets_its_own_certificate_and_other_leaves() {
+    let secrets = empty();
+    desk(&secrets).look(day(0)).await.unwrap();
+    let [server, client] = [SERVER, CLIENT].map(|name| field(&secrets, name, "tls.crt"));
+    let (authority, former) = (field(&secrets, AUTHORITY, "ca.crt"), field(&secrets, AUTHORITY, "ca.key"));
+    let strangers = empty();
+    desk(&strangers).look(day(0)).await.unwrap();
+    let other = strangers.lock().unwrap()[AUTHORITY]["data"]["ca.key"].clone();
+    secrets.lock().unwrap().get_mut(AUTHORITY).unwrap()["data"]["ca.key"] = other.clone();
+    desk(&secrets).look(day(0)).await.unwrap();
+    assert_eq!(secrets.lock().unwrap()[AUTHORITY]["data"]["ca.key"], other, "the key that is there counts");
+    assert_ne!(field(&secrets, AUTHORITY, "ca.key"), former);
+    assert_ne!(field(&secrets, AUTHORITY, "ca.crt"), authority);
+    for (name, leaf) in [(SERVER, server), (CLIENT, client)] {
+        assert_ne!(field(&secrets, name, "tls.crt"), leaf, "{name}");
+        assert_eq!(field(&secrets, name, "ca.crt"), field(&secrets, AUTHORITY, "ca.crt"), "{name}");
+    }
+    let before = secrets.lock().unwrap().clone();
+    desk(&secrets).look(day(1)).await.unwrap();
+    assert_eq!(*secrets.lock().unwrap(), before);
+}
+
+#[tokio::test]
+async fn a_leaf_whose_key_is_another_is_issued_anew() {
+    let secrets = empty();
+    desk(&secrets).look(day(0)).await.unwrap();
+    let server = field(&secrets, SERVER, "tls.crt");
+    let strange = secrets.lock().unwrap()[CLIENT]["data"]["tls.key"].clone();
+    secrets.lock().unwrap().get_mut(SERVER).unwrap()["data"]["tls.key"] = strange;
+    desk(&secrets).look(day(0)).await.unwrap();
+    assert_ne!(field(&secrets, SERVER, "tls.crt"), server);
 }
 
 #[tokio::test]

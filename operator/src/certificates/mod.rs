@@ -1,6 +1,10 @@
 //! Certificates for the extender in Service mode: an authority that lives long, because kube-scheduler reads its copy once,
 //! and leaves that do not. They lie in Secrets that the chart creates empty, since the right to create cannot be limited by
 //! name; whoever leads fills and renews them.
+mod check;
+
+pub use check::Unfit;
+
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan as _, tz::TimeZone};
 use k8s_openapi::ByteString;
@@ -9,6 +13,7 @@ use kube::api::{Api, Patch, PatchParams};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
+use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -60,16 +65,43 @@ pub enum CertificateError {
         "Secret {AUTHORITY}: ca.key is no private key; delete ca.crt and ca.key, and give kube-scheduler the new ca.crt"
     )]
     AuthorityKey(#[source] rcgen::Error),
+    /// A name that no certificate can carry.
+    #[error("{given:?} is no DNS name, so Secret {name} cannot be filled: write one as kube-scheduler's client name")]
+    DnsName {
+        /// Which Secret.
+        name: &'static str,
+        /// As given.
+        given: String,
+    },
+    /// A certificate that was just made is not what it should be: the authority is not one of ours.
+    #[error(
+        "Secret {AUTHORITY} cannot sign what Secret {name} is for; delete its ca.crt and ca.key, and give kube-scheduler the \
+         new ca.crt"
+    )]
+    Unfit {
+        /// Which Secret.
+        name: &'static str,
+        /// How it is not.
+        #[source]
+        source: Unfit,
+    },
     /// The calendar ends.
     #[error("today's date cannot be calculated with")]
     Calendar(#[source] jiff::Error),
+}
+
+/// Which end of a connection a certificate is for.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Server,
+    Client,
 }
 
 /// What is issued, and to whom.
 struct Order {
     secret: &'static str,
     dns_name: String,
-    purpose: ExtendedKeyUsagePurpose,
+    end: End,
     days: i64,
     /// Renewed when this many days are left.
     renew_days: i64,
@@ -81,6 +113,12 @@ pub struct Desk {
     orders: [Order; 2],
     lease: watch::Receiver<LeaseState>,
     pulse: Pulse,
+}
+
+struct Leaf {
+    certificate: String,
+    key: String,
+    renew: Date,
 }
 
 struct Authority {
@@ -101,18 +139,13 @@ impl Desk {
         let server = Order {
             secret: SERVER,
             dns_name: format!("fairlead-extender.{namespace}.svc"),
-            purpose: ExtendedKeyUsagePurpose::ServerAuth,
+            end: End::Server,
             days: 7,
             renew_days: 3,
         };
         // Longer: whoever runs kube-scheduler may have to carry it there by hand.
-        let client_order = Order {
-            secret: CLIENT,
-            dns_name: client_name.to_owned(),
-            purpose: ExtendedKeyUsagePurpose::ClientAuth,
-            days: 365,
-            renew_days: 120,
-        };
+        let client_order =
+            Order { secret: CLIENT, dns_name: client_name.to_owned(), end: End::Client, days: 365, renew_days: 120 };
         Self { secrets: Api::namespaced(client, namespace), orders: [server, client_order], lease, pulse }
     }
 
@@ -149,8 +182,10 @@ impl Desk {
         let authority = self.authority(today).await?;
         for order in &self.orders {
             let secret = self.read(order.secret).await?;
-            if !is_fresh(&secret, &authority.certificate, now) {
-                self.issue(order, &secret, &authority, today).await?;
+            let name = order.name()?;
+            if !order.is_filled_by(&secret, &name, &authority.certificate, now) {
+                let leaf = order.leaf(&name, &authority, now)?;
+                self.issue(order, &secret, &leaf, &authority.certificate).await?;
             }
         }
         Ok(())
@@ -159,11 +194,17 @@ impl Desk {
     async fn authority(&self, today: Date) -> Result<Authority, CertificateError> {
         let secret = self.read(AUTHORITY).await?;
         let (params, made) = (authority_params(), |source| CertificateError::Make { name: AUTHORITY, source });
-        if let (Some(certificate), Some(key)) = (text(&secret, "ca.crt"), text(&secret, "ca.key")) {
-            let key = KeyPair::from_pem(&key).map_err(CertificateError::AuthorityKey)?;
-            return Ok(Authority { certificate, issuer: Issuer::new(params, key) });
-        }
-        let key = KeyPair::generate().map_err(made)?;
+        let key = match (text(&secret, "ca.crt"), text(&secret, "ca.key")) {
+            (Some(certificate), Some(key)) => {
+                let pair = KeyPair::from_pem(&key).map_err(CertificateError::AuthorityKey)?;
+                if check::keys_match(&certificate, &key).is_ok() {
+                    return Ok(Authority { certificate, issuer: Issuer::new(params, pair) });
+                }
+                // Somebody put another key there. Nothing that it signs is of the former certificate.
+                pair
+            }
+            _ => KeyPair::generate().map_err(made)?,
+        };
         let certificate = dated(authority_params(), today, AUTHORITY_DAYS)?.self_signed(&key).map_err(made)?.pem();
         let data = [("ca.crt", certificate.clone()), ("ca.key", key.serialize_pem())];
         self.write(AUTHORITY, &secret, &data, None).await?;
@@ -175,24 +216,13 @@ impl Desk {
         &self,
         order: &Order,
         secret: &Secret,
-        authority: &Authority,
-        today: Date,
+        leaf: &Leaf,
+        authority: &str,
     ) -> Result<(), CertificateError> {
-        let made = |source| CertificateError::Make { name: order.secret, source };
-        let mut params = CertificateParams::new(vec![order.dns_name.clone()]).map_err(made)?;
-        params.distinguished_name.push(DnType::CommonName, order.dns_name.as_str());
-        params.extended_key_usages = vec![order.purpose.clone()];
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let key = KeyPair::generate().map_err(made)?;
-        let certificate = dated(params, today, order.days)?.signed_by(&key, &authority.issuer).map_err(made)?;
-        let renew = shifted(today, order.days - order.renew_days)?;
-        let data = [
-            ("tls.crt", certificate.pem()),
-            ("tls.key", key.serialize_pem()),
-            ("ca.crt", authority.certificate.clone()),
-        ];
-        self.write(order.secret, secret, &data, Some(renew)).await?;
-        tracing::info!(secret = order.secret, renew = %renew, "Issued a certificate");
+        let data =
+            [("tls.crt", leaf.certificate.clone()), ("tls.key", leaf.key.clone()), ("ca.crt", authority.to_owned())];
+        self.write(order.secret, secret, &data, Some(leaf.renew)).await?;
+        tracing::info!(secret = order.secret, name = order.dns_name, renew = %leaf.renew, "Issued a certificate");
         Ok(())
     }
 
@@ -225,6 +255,48 @@ impl Desk {
     }
 }
 
+impl Order {
+    fn name(&self) -> Result<ServerName<'static>, CertificateError> {
+        let name = ServerName::try_from(self.dns_name.clone()).ok();
+        let wrong = || CertificateError::DnsName { name: self.secret, given: self.dns_name.clone() };
+        name.filter(|name| matches!(name, ServerName::DnsName(_))).ok_or_else(wrong)
+    }
+
+    /// Complete, for this name and end, of this authority, and not to be renewed yet.
+    fn is_filled_by(&self, secret: &Secret, name: &ServerName<'static>, authority: &str, now: Timestamp) -> bool {
+        let renew = secret.metadata.annotations.as_ref().and_then(|all| all.get(keys::RENEW_ANNOTATION));
+        let later = renew.and_then(|text| text.parse::<Timestamp>().ok()).is_some_and(|renew| now < renew);
+        let (Some(certificate), Some(key)) = (text(secret, "tls.crt"), text(secret, "tls.key")) else { return false };
+        later
+            && text(secret, "ca.crt").as_deref() == Some(authority)
+            && check::keys_match(&certificate, &key).is_ok()
+            && check::vouched(authority, &certificate, self.end, name, now).is_ok()
+    }
+
+    /// What cannot be used is never written: the next look would only make another.
+    fn leaf(
+        &self,
+        name: &ServerName<'static>,
+        authority: &Authority,
+        now: Timestamp,
+    ) -> Result<Leaf, CertificateError> {
+        let today = now.to_zoned(TimeZone::UTC).date();
+        let made = |source| CertificateError::Make { name: self.secret, source };
+        let mut params = CertificateParams::new(vec![self.dns_name.clone()]).map_err(made)?;
+        params.distinguished_name.push(DnType::CommonName, self.dns_name.as_str());
+        params.extended_key_usages = vec![match self.end {
+            End::Server => ExtendedKeyUsagePurpose::ServerAuth,
+            End::Client => ExtendedKeyUsagePurpose::ClientAuth,
+        }];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate().map_err(made)?;
+        let signed = dated(params, today, self.days)?.signed_by(&key, &authority.issuer).map_err(made)?.pem();
+        let unfit = |source| CertificateError::Unfit { name: self.secret, source };
+        check::vouched(&authority.certificate, &signed, self.end, name, now).map_err(unfit)?;
+        Ok(Leaf { certificate: signed, key: key.serialize_pem(), renew: shifted(today, self.days - self.renew_days)? })
+    }
+}
+
 /// The same at every start: a leaf names its issuer by this.
 fn authority_params() -> CertificateParams {
     let mut params = CertificateParams::default();
@@ -251,12 +323,4 @@ fn shifted(date: Date, days: i64) -> Result<Date, CertificateError> {
 fn text(secret: &Secret, key: &str) -> Option<String> {
     let bytes = &secret.data.as_ref()?.get(key)?.0;
     String::from_utf8(bytes.clone()).ok().filter(|text| !text.is_empty())
-}
-
-/// Complete, of this authority, and not to be renewed yet.
-fn is_fresh(secret: &Secret, authority: &str, now: Timestamp) -> bool {
-    let renew = secret.metadata.annotations.as_ref().and_then(|all| all.get(keys::RENEW_ANNOTATION));
-    let later = renew.and_then(|text| text.parse::<Timestamp>().ok()).is_some_and(|renew| now < renew);
-    let whole = ["tls.crt", "tls.key"].iter().all(|key| text(secret, key).is_some());
-    later && whole && text(secret, "ca.crt").as_deref() == Some(authority)
 }
