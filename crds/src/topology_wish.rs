@@ -33,8 +33,10 @@ pub struct TopologyWish {
     /// Regular, or Isolated: only CPUs that the kernel was told to isolate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<CpuClassWish>,
-    /// Devices to be near: a PCI address (`0000:3b:00.0`), `vendor:device` in hexadecimal (`10de:2330`, `10de:*`), or a name
-    /// of the operating system (`eth0`). A wish and no promise: a device plugin's device is chosen by the kubelet.
+    /// Devices to be near: `claims` (those allocated to the pod's resource claims), a PCI address (`0000:3b:00.0`),
+    /// `vendor:device` in hexadecimal (`10de:2330`, `10de:*`), or a name of the operating system (`eth0`). Absent: `claims`;
+    /// a list without `claims` renounces them. Devices of claims are known before the CPUs are chosen. Everything else is a
+    /// prediction: a device plugin's device is chosen by the kubelet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z0-9_.:*-]+$")))]
     pub near: Vec<String>,

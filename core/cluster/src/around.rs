@@ -28,7 +28,7 @@ impl NodeView {
     /// Of the neighbours only those that stay.
     pub(crate) fn around(&self, machine: &Machine, pod: &PodWish, stays: impl Fn(&str) -> bool) -> Surroundings {
         let wish = &pod.wish;
-        if !wish.looks_around() {
+        if !pod.looks_around() {
             return Surroundings::default();
         }
         let held_by = |pools: &BTreeSet<String>| {
@@ -45,6 +45,7 @@ impl NodeView {
                 near.union_with(&device.cpus);
             }
         }
+        near.union_with(&self.near_claimed(machine, pod));
         Surroundings { near, liked: held_by(&wish.likes.value), disliked: held_by(&wish.dislikes.value) }
     }
 }

@@ -137,6 +137,8 @@ pub struct PodDump {
     pub choosy: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     pub refused: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub claims_devices: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -377,8 +379,8 @@ fn promises(view: &NodeView) -> impl Iterator<Item = PromiseDump> {
 fn pod_dump(pod: &PodView) -> PodDump {
     let PodView { id, resource_version, owner, created_ms, priority, scheduler, .. } = pod.clone();
     let PodView { node, quota_gated, otherwise_gated, released, placement, .. } = pod.clone();
-    let PodView { deleting, terminal, ready, repels, choosy, refused, labels, wishes, request, exclusive, .. } =
-        pod.clone();
+    let PodView { deleting, terminal, ready, repels, choosy, refused, claims_devices, .. } = pod.clone();
+    let PodView { labels, wishes, request, exclusive, .. } = pod.clone();
     PodDump {
         namespace: id.namespace,
         name: id.name,
@@ -399,6 +401,7 @@ fn pod_dump(pod: &PodView) -> PodDump {
         repels,
         choosy,
         refused,
+        claims_devices,
         labels,
         wishes,
         request,
@@ -426,6 +429,7 @@ fn pod_view(pod: &PodDump) -> PodView {
         repels: pod.repels,
         choosy: pod.choosy,
         refused: pod.refused,
+        claims_devices: pod.claims_devices,
         labels: pod.labels.clone(),
         wishes: pod.wishes.clone(),
         request: pod.request.clone(),

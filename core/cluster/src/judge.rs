@@ -18,7 +18,7 @@ impl Snapshot {
         let view = self.view(node)?;
         let Some(wanted) = &pod.exclusive else { return view.admits_shared(pod).map(|()| Score::default()) };
         let machine = view.trusted()?;
-        let plain = !view.is_loose(pod) && !pod.wish.looks_around();
+        let plain = !view.is_loose(pod) && !pod.looks_around();
         let Some(summary) = view.summary.as_ref().filter(|_| plain) else {
             let (room, around) = (view.room_for(machine, pod), view.around(machine, pod, |_| true));
             return evaluate(machine, &room.as_node(), wanted, &around).map_err(Reason::from);

@@ -13,6 +13,7 @@
 //! - Every other pod is unmanaged: it takes away from what is shared, on the node it is bound to.
 mod around;
 mod claims;
+mod devices;
 mod dump;
 mod event;
 mod explain;
@@ -46,6 +47,7 @@ pub use dump::{
     ContainerDump, DUMP_VERSION, Dump, DumpError, ExclusiveDump, NamespaceDump, NodeDump, PodDump, PoolDump,
     PromiseDump, RoleDump,
 };
+pub use devices::{ClaimedDevice, DeviceLocation, PodClaim, Unlocated, claimed_devices, claims_of};
 pub use event::{Change, Event};
 pub use explain::{ContainerDetail, Detail, Explanation, NumaDetail, Refused, TermsDetail};
 pub use fairlead_fairshare::ResourceVector;
@@ -66,4 +68,4 @@ pub use table::{Named, Table};
 pub use tenant::TenantView;
 pub use topology::{TopologyError, description_of, machine_of};
 pub use wake::{Awaited, Look, Turn};
-pub use wish::{Mode, Ownership, Understood, WishFault, WishSource, Wished};
+pub use wish::{ClaimWish, Mode, Ownership, Understood, WishFault, WishSource, Wished};

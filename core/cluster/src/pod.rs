@@ -1,8 +1,9 @@
 //! A pod as far as anything is decided by it.
+use crate::devices::ClaimedDevice;
 use crate::fields::created_ms;
 use crate::pools::{PoolView, Pools};
 use crate::request::{effective, exclusive, shared_milli};
-use crate::wish::{Ownership, Understood};
+use crate::wish::{ClaimWish, Ownership, Understood};
 use fairlead_crds::keys;
 use fairlead_fairshare::{PendingPod, ResourceVector};
 use fairlead_placement::{PodFacts, PodRef, Reason};
@@ -63,6 +64,8 @@ pub struct PodView {
     pub choosy: bool,
     /// A scheduler refused it for a reason of ours: its condition PodScheduled is False with one of our texts.
     pub refused: bool,
+    /// It has resource claims (DRA).
+    pub claims_devices: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its annotations `topology.fairlead.dev/…`, keys without that prefix.
@@ -105,6 +108,7 @@ impl PodView {
             repels: spec.is_some_and(requires_distance),
             choosy: spec.is_some_and(chooses_nodes),
             refused: conditions.iter().any(refused_by_us),
+            claims_devices: spec.is_some_and(|spec| spec.resource_claims.iter().flatten().next().is_some()),
             labels: meta.labels.clone().unwrap_or_default(),
             wishes: wishes(meta),
             request: effective(pod),
@@ -189,6 +193,9 @@ pub struct PodWish {
     pub shared_milli: u64,
     /// What it wishes, and who says so.
     pub wish: Understood,
+    /// Devices allocated to its claims, as far as they were looked up: the extender does at bind, for a pod that wishes
+    /// to be near them.
+    pub devices: Vec<ClaimedDevice>,
     /// Why nothing can be done for it whatever the node.
     pub refusal: Option<WishRefusal>,
 }
@@ -221,6 +228,7 @@ impl PodWish {
             exclusive: exclusive(pod),
             request,
             wish: Understood::default(),
+            devices: Vec::new(),
             refusal: None,
         };
         plain.wishing(&wishes(meta), &mine)
@@ -237,10 +245,22 @@ impl PodWish {
             exclusive: view.exclusive.clone(),
             request: view.request.clone(),
             wish: Understood::default(),
+            devices: Vec::new(),
             refusal: None,
         };
         let mine = Membership::of(pools, &view.id.namespace, &view.labels, view.owner.as_ref());
         plain.wishing(&view.wishes, &mine)
+    }
+
+    /// Whether where its devices are makes a difference to it: it gets CPUs of its own and does not renounce.
+    #[must_use]
+    pub fn wants_devices_near(&self) -> bool {
+        self.exclusive.is_some() && self.wish.claims.value == ClaimWish::Near
+    }
+
+    /// Whether what lies around it on a node matters to it.
+    pub(crate) fn looks_around(&self) -> bool {
+        self.wish.looks_around() || !self.devices.is_empty()
     }
 
     fn wishing(mut self, annotations: &BTreeMap<String, String>, mine: &Membership<'_>) -> Self {

@@ -61,6 +61,16 @@ pub enum Mode {
     Decide,
 }
 
+/// What the devices of a pod's resource claims (DRA) are to the choice of its CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum ClaimWish {
+    /// CPUs near them are better.
+    #[default]
+    Near,
+    /// Nothing.
+    Ignored,
+}
+
 /// A wish as it was understood, each field with its source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -81,6 +91,8 @@ pub struct Understood {
     pub class: Wished<CpuClass>,
     /// Devices to be near.
     pub near: Wished<BTreeSet<String>>,
+    /// What the devices of its resource claims are to it.
+    pub claims: Wished<ClaimWish>,
     /// Pools of the namespace whose neighbour it wants to be.
     pub likes: Wished<BTreeSet<String>>,
     /// Pools of the namespace whose neighbour it does not want to be.
@@ -164,10 +176,21 @@ impl Understood {
         set(&mut self.mode, wish.mode.map(mode), from);
         let some = |list: &[String]| (!list.is_empty()).then(|| list.iter().cloned().collect());
         set(&mut self.near, some(&wish.near), from);
+        if self.near.source == from {
+            self.split_claims();
+        }
         if let Some(colocation) = &wish.colocation {
             set(&mut self.likes, some(&colocation.likes), from);
             set(&mut self.dislikes, some(&colocation.dislikes), from);
         }
+    }
+
+    /// The word for the claims is no device: who lists what to be near, and not the claims, renounces them.
+    fn split_claims(&mut self) {
+        let listed = self.near.value.len();
+        self.near.value.retain(|wished| !wished.eq_ignore_ascii_case(OF_CLAIMS));
+        let value = if self.near.value.len() < listed { ClaimWish::Near } else { ClaimWish::Ignored };
+        self.claims = Wished { value, source: self.near.source };
     }
 
     fn take_annotation(&mut self, field: &str, value: &str) -> Result<(), &'static str> {
@@ -180,8 +203,10 @@ impl Understood {
             "class" => word(&mut self.class, value, "Regular or Isolated", class),
             "mode" => word(&mut self.mode, value, "Score or Decide", mode),
             "near" => {
-                let allowed = "up to 8 PCI addresses, vendor:device pairs or device names, separated by commas";
-                list(&mut self.near, value, MAX_NEAR, MAX_DEVICE_LENGTH, is_device).ok_or(allowed)
+                let allowed = "up to 8 of claims, PCI addresses, vendor:device pairs or device names, separated by commas";
+                list(&mut self.near, value, MAX_NEAR, MAX_DEVICE_LENGTH, is_device).ok_or(allowed)?;
+                self.split_claims();
+                Ok(())
             }
             "likes" | "dislikes" => {
                 let held = if field == "likes" { &mut self.likes } else { &mut self.dislikes };
@@ -192,6 +217,9 @@ impl Understood {
         }
     }
 }
+
+/// In the list of what to be near the word for the devices of the pod's own claims.
+const OF_CLAIMS: &str = "claims";
 
 fn set<T>(held: &mut Wished<T>, value: Option<T>, source: WishSource) {
     if let Some(value) = value {
