@@ -3,12 +3,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fairlead_cluster::{ClaimedDevice, PodView, PodWish, Unlocated};
 use fairlead_placement::bind::{State, step};
 use fairlead_placement::{BindError, BindRequest, Event, PlacementRead, PodRef, Promise, Reason, Request, Reservation};
 use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use crate::courier::Courier;
+use crate::devices::devices_of;
 use crate::metrics::ExtenderMetrics;
 use crate::model::Message;
 use crate::wire::BindingArgs;
@@ -67,6 +69,14 @@ impl BindRefusal {
             },
         }
     }
+}
+
+/// What one bind holds and has found out on its way.
+#[derive(Default)]
+struct Attempt<'a> {
+    turn: Option<MutexGuard<'a, ()>>,
+    /// Devices of the pod's claims, once they were looked up.
+    devices: Option<Vec<ClaimedDevice>>,
 }
 
 /// Carries binds out.
@@ -143,11 +153,11 @@ impl Binder {
         }
         let pod = pod.map(|pod| snapshot.facts_of_view(pod));
         drop(snapshot);
-        let (pod_uid, node) = (request.pod.uid.clone(), request.node.clone());
+        let (asking, node) = (request.pod.clone(), request.node.clone());
         let end = Instant::now() + self.deadline;
         let start = Event::Start { request, pod, now_ms: now_ms() };
         let (mut state, mut requests) = step(&State::default(), &start);
-        let mut turn = None;
+        let mut attempt = Attempt::default();
         loop {
             // One request is under way at a time; a step that asks for nothing more has answered.
             let Some(next) = requests.pop() else { return Err(BindRefusal::BrokeOff) };
@@ -157,40 +167,74 @@ impl Binder {
             }
             let event = tokio::select! {
                 biased;
-                event = self.carry(&next, &mut turn) => event,
+                event = self.carry(&next, &asking, &mut attempt) => event,
                 () = tokio::time::sleep_until(end) => Some(Event::DeadlineNear),
             };
             let Some(mut event) = event else { return Err(BindRefusal::BrokeOff) };
-            self.look_around(&pod_uid, &node, &mut event);
+            self.look_around(&asking.uid, &node, &attempt, &mut event);
             (state, requests) = step(&state, &event);
         }
     }
 
     /// From the reading of a NodePlacement to the writing of it, or to the Binding of a pod in the shared pool, binds to
     /// one node take turns: within this process nobody then loses a write to another, nor fills the pool behind its back.
-    async fn carry<'a>(&'a self, request: &Request, turn: &mut Option<MutexGuard<'a, ()>>) -> Option<Event> {
+    async fn carry<'a>(&'a self, request: &Request, asking: &PodRef, attempt: &mut Attempt<'a>) -> Option<Event> {
         match request {
-            Request::ReadPlacement { node, .. } if turn.is_none() => *turn = self.turn_of(node).await,
+            Request::ReadPlacement { node, .. } if attempt.turn.is_none() => {
+                if attempt.devices.is_none() {
+                    attempt.devices = Some(self.devices(asking, node).await);
+                }
+                attempt.turn = self.turn_of(node).await;
+            }
             Request::ReadPlacement { .. } | Request::Release { .. } => {}
             Request::Reserve { node, reservation, shared_milli, .. } => {
                 self.assume(node, &reservation.pod, *shared_milli, Some(reservation)).await;
             }
             Request::Bind { node, pod, placement: None, shared_milli, .. } => {
                 self.assume(node, pod, *shared_milli, None).await;
-                *turn = None;
+                attempt.turn = None;
             }
-            _ => *turn = None,
+            _ => attempt.turn = None,
         }
         self.courier.carry(request, self.deadline / CALLS_PER_DEADLINE).await
     }
 
-    /// Adds what lies around the pod on its node, as filter saw it.
-    fn look_around(&self, pod_uid: &str, node: &str, event: &mut Event) {
+    /// Adds what lies around the pod on its node, as filter saw it, and where the devices of its claims are.
+    fn look_around(&self, pod_uid: &str, node: &str, attempt: &Attempt<'_>, event: &mut Event) {
         if let Event::Placement(PlacementRead::Found(facts)) = event {
             let snapshot = self.courier.snapshot();
             let wish = snapshot.pods.get(pod_uid).map(|pod| snapshot.wish_of_view(pod));
-            facts.around = wish.map(|wish| snapshot.around(node, &wish)).unwrap_or_default();
+            let devices = || attempt.devices.clone().unwrap_or_default();
+            let around = |wish| snapshot.around(node, &PodWish { devices: devices(), ..wish });
+            facts.around = wish.map(around).unwrap_or_default();
         }
+    }
+
+    /// The devices of the pod's claims, if it can be near them. Whatever is not known of them is told, and the pod is bound
+    /// all the same: nearness is a wish.
+    async fn devices(&self, pod: &PodRef, node: &str) -> Vec<ClaimedDevice> {
+        let snapshot = self.courier.snapshot();
+        let can_be_near = |view: &Arc<PodView>| view.claims_devices && snapshot.wish_of_view(view).wants_devices_near();
+        if !snapshot.pods.get(&pod.uid).is_some_and(can_be_near) {
+            return Vec::new();
+        }
+        let PodRef { namespace, name, .. } = pod;
+        let devices = match devices_of(self.courier.client(), pod, node, self.deadline / CALLS_PER_DEADLINE).await {
+            Ok(devices) => devices,
+            Err(error) => {
+                self.metrics.device_looked_up("Unread");
+                tracing::warn!(namespace, pod = name, node, error = %error.chain(), "CPUs are chosen without its claims");
+                return Vec::new();
+            }
+        };
+        for (view, device) in snapshot.node_named(node).iter().flat_map(|view| devices.iter().map(move |one| (view, one))) {
+            let known = device.cpus_on(view);
+            self.metrics.device_looked_up(known.as_ref().map_or_else(Unlocated::name, |_| "Near"));
+            if let (Err(reason), ClaimedDevice { claim, device, .. }) = (known, device) {
+                tracing::debug!(namespace, pod = name, node, claim, device, %reason, "CPUs are chosen without a device");
+            }
+        }
+        devices
     }
 
     async fn assume(&self, node: &str, pod: &PodRef, shared_milli: u64, reservation: Option<&Reservation>) {

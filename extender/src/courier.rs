@@ -52,6 +52,12 @@ impl Courier {
         self.snapshot.load_full()
     }
 
+    /// The client of all calls.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Tells the model.
     pub async fn tell(&self, message: Message) {
         // The model's task ends only with the process.

@@ -13,6 +13,7 @@ pub mod answer;
 pub mod args;
 pub mod bind;
 pub mod courier;
+pub mod devices;
 pub mod dump;
 pub mod http;
 mod json;

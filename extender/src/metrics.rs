@@ -86,6 +86,7 @@ pub struct ExtenderMetrics {
     wakes: Family<OutcomeLabel, Counter>,
     /// Looks for refused pods with a chance that ended at a limit.
     pub wake_looks_cut: Counter,
+    claimed_devices: Family<OutcomeLabel, Counter>,
     reservations: Gauge,
     snapshot_generation: Gauge,
     snapshot_published: Gauge<f64, AtomicU64>,
@@ -143,6 +144,11 @@ impl ExtenderMetrics {
                 "extender_wake_looks_cut",
                 "Looks for refused pods that a node has room for now, ended at a limit of pods or wishes and gone on with later",
                 Counter::default(),
+            ),
+            claimed_devices: metrics.register(
+                "extender_claimed_devices",
+                "Devices of resource claims looked up for binds, by outcome: Near, or why CPUs were chosen without them",
+                Family::default(),
             ),
             reservations: metrics.register(
                 "extender_reservations",
@@ -212,6 +218,11 @@ impl ExtenderMetrics {
     /// A refused pod was to be tried again.
     pub fn woken(&self, outcome: &'static str) {
         self.wakes.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A device of a claim was looked up for a bind.
+    pub fn device_looked_up(&self, outcome: &'static str) {
+        self.claimed_devices.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// A snapshot was published.

@@ -45,7 +45,7 @@ impl NodeView {
                 near.union_with(&device.cpus);
             }
         }
-        near.union_with(&self.near_claimed(machine, pod));
+        near.union_with(&self.near_claimed(pod));
         Surroundings { near, liked: held_by(&wish.likes.value), disliked: held_by(&wish.dislikes.value) }
     }
 }

@@ -5,7 +5,7 @@
 //! that was allocated earlier admits only the nodes that its devices are on.
 use crate::node::NodeView;
 use crate::pod::PodWish;
-use fairlead_topology::{CpuMask, Machine, PciDescription};
+use fairlead_topology::{CpuMask, PciDescription};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::resource::v1::{Device, ResourceClaim, ResourceSlice};
 use std::collections::BTreeMap;
@@ -73,6 +73,9 @@ pub enum Unlocated {
         /// What it says.
         value: String,
     },
+    /// No consistent NodeTopology is there.
+    #[error("the machine of the node is not known")]
+    NoMachine,
     /// The agent's hwloc did not see it.
     #[error("the NodeTopology has neither PCI device {address} nor a NUMA node with CPUs for it")]
     NotInMachine {
@@ -92,6 +95,7 @@ impl Unlocated {
             Self::OnAnotherNode { .. } => "OnAnotherNode",
             Self::NoAttribute => "NoAttribute",
             Self::AddressInvalid { .. } => "AddressInvalid",
+            Self::NoMachine => "NoMachine",
             Self::NotInMachine { .. } => "NotInMachine",
         }
     }
@@ -102,9 +106,10 @@ impl ClaimedDevice {
     ///
     /// # Errors
     /// [`Unlocated`].
-    pub fn cpus_on(&self, node: &str, machine: &Machine) -> Result<CpuMask, Unlocated> {
+    pub fn cpus_on(&self, node: &NodeView) -> Result<CpuMask, Unlocated> {
         let place = self.location.as_ref().map_err(Unlocated::clone)?;
-        if place.node != node {
+        let machine = node.machine.as_ref().ok_or(Unlocated::NoMachine)?;
+        if place.node != node.name {
             return Err(Unlocated::OnAnotherNode { node: place.node.clone() });
         }
         let seen = place.pci_address.as_ref().and_then(|address| {
@@ -119,10 +124,10 @@ impl ClaimedDevice {
 
 impl NodeView {
     /// CPUs near the devices of the pod's claims that are known to be here.
-    pub(crate) fn near_claimed(&self, machine: &Machine, pod: &PodWish) -> CpuMask {
+    pub(crate) fn near_claimed(&self, pod: &PodWish) -> CpuMask {
         let mut near = CpuMask::new();
         if pod.wants_devices_near() {
-            for cpus in pod.devices.iter().filter_map(|device| device.cpus_on(&self.name, machine).ok()) {
+            for cpus in pod.devices.iter().filter_map(|device| device.cpus_on(self).ok()) {
                 near.union_with(&cpus);
             }
         }

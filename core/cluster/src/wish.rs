@@ -203,7 +203,7 @@ impl Understood {
             "class" => word(&mut self.class, value, "Regular or Isolated", class),
             "mode" => word(&mut self.mode, value, "Score or Decide", mode),
             "near" => {
-                let allowed = "up to 8 of claims, PCI addresses, vendor:device pairs or device names, separated by commas";
+                let allowed = "up to 8 PCI addresses, vendor:device pairs, device names or claims, separated by commas";
                 list(&mut self.near, value, MAX_NEAR, MAX_DEVICE_LENGTH, is_device).ok_or(allowed)?;
                 self.split_claims();
                 Ok(())
