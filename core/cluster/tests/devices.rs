@@ -17,7 +17,7 @@ use support::{Like, model, node, one_node, placement, pod, pool, topology};
 fn with_devices() -> Model {
     let mut machine = topology("n1");
     let device = |address: &str, cpus: &str| {
-        json!({"address": address, "class": 0x0302, "vendor": 0x10de, "device": 0x2330, "cpus": cpus})
+        json!({"address": address, "class": "0302", "id": "10de:2330", "cpus": cpus})
     };
     machine.spec.pci_devices =
         serde_json::from_value(json!([device("0000:0a:00.0", "0-3"), device("0000:8a:00.0", "4-7")])).unwrap();

@@ -27,6 +27,8 @@ pub enum Fault {
     BindingThrottled,
     /// The write of the reservation is refused with 429.
     PatchThrottled,
+    /// No answer ever comes to a read of a ResourceClaim.
+    ClaimsSilent,
 }
 
 #[derive(Default)]
@@ -91,7 +93,7 @@ impl Api {
             objects.seen.push(format!("{} {path}", parts.method));
             objects.take_fault(&parts.method, &path)
         };
-        if fault == Some(Fault::Silence) {
+        if matches!(fault, Some(Fault::Silence | Fault::ClaimsSilent)) {
             std::future::pending::<()>().await;
         }
         if matches!(fault, Some(Fault::BindingThrottled | Fault::PatchThrottled)) {
@@ -126,6 +128,7 @@ impl Objects {
     fn take_fault(&mut self, method: &Method, path: &str) -> Option<Fault> {
         let fits = match self.fault? {
             Fault::BindingAnswerLost | Fault::BindingThrottled | Fault::Silence => path.ends_with("/binding"),
+            Fault::ClaimsSilent => path.contains("/resourceclaims/"),
             Fault::PatchAnswerLost | Fault::PatchThrottled | Fault::OtherWriter => {
                 method == Method::PATCH && path.contains("nodeplacements")
             }
