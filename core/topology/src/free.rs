@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 use crate::demand::Supply;
 use crate::machine::Machine;
 use crate::pool::{Count, Pool, Units};
 use crate::search::search;
-use crate::{CpuClass, CpuMask, CpuRequest, NoFit, NodeFree, Score, Surroundings, Threads, Wish};
+use crate::{CpuClass, CpuMask, CpuRequest, NoFit, NodeFree, NumaHugePages, Score, Surroundings, Threads, Wish};
 
 /// Free pages of one size in one NUMA node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,23 +34,21 @@ pub(crate) struct Rest {
 
 impl Rest {
     pub(crate) fn new(machine: &Machine, free: &NodeFree<'_>) -> Self {
-        let with_cpus = machine.nodes().iter().enumerate().filter(|(_, node)| !node.cpus.is_empty());
-        let mut memory_bytes = 0u64;
-        let mut huge_pages = Vec::new();
-        for (position, (index, _)) in (0u16..).zip(with_cpus) {
-            memory_bytes = memory_bytes.saturating_add(free.memory_free_bytes.get(index).copied().unwrap_or(0));
-            let own = free.huge_pages.iter().filter(|pages| machine.numa_index(pages.numa_node) == Some(index));
-            huge_pages.extend(own.filter(|pages| pages.page_bytes > 0).map(|pages| PagesFree {
-                page_bytes: pages.page_bytes,
-                position,
-                pages: pages.bytes / pages.page_bytes,
-            }));
-        }
+        let nodes = machine.nodes().iter().enumerate();
+        let with_cpus: SmallVec<[usize; 16]> =
+            nodes.filter(|(_, node)| !node.cpus.is_empty()).map(|(index, _)| index).collect();
+        let memory = with_cpus.iter().map(|&index| free.memory_free_bytes.get(index).copied().unwrap_or(0));
+        let pages_free = |pages: &NumaHugePages| {
+            let position = with_cpus.binary_search(&machine.numa_index(pages.numa_node)?).ok()? as u16;
+            let page_bytes = pages.page_bytes;
+            Some(PagesFree { page_bytes, position, pages: pages.bytes.checked_div(page_bytes)? })
+        };
+        let mut huge_pages: Vec<PagesFree> = free.huge_pages.iter().filter_map(pages_free).collect();
         huge_pages.sort_unstable();
         Self {
             smt_width: machine.smt_width(),
             spare_cpus: shared_pool(machine, free).saturating_sub(free.shared_reserve),
-            memory_bytes,
+            memory_bytes: memory.fold(0, u64::saturating_add),
             huge_pages,
             even_distance: machine.even_distance(),
         }

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::machine::{CacheGroup, Machine, Words};
+use crate::search::ALWAYS_EXACT_NODES;
 use crate::sparse::SparseMask;
 use crate::tally::{Kinds, Tally};
 use crate::{CpuMask, Surroundings};
@@ -208,8 +209,16 @@ impl Pool {
         &self.nodes
     }
 
+    /// Nothing where they are too many to be counted.
     pub(crate) fn kinds(&self) -> &Kinds {
         &self.kinds
+    }
+
+    /// Whether two NUMA nodes may have so many units, and there are few enough pairs and kinds of cache groups to look at
+    /// all of them.
+    pub(crate) fn may_be_paired(&self, units: u32) -> bool {
+        let most: u32 = self.descending.iter().take(2).map(|&free| u32::from(free)).sum();
+        most >= units && self.nodes.len() <= ALWAYS_EXACT_NODES && !self.kinds.is_empty()
     }
 
     /// How many of the NUMA nodes with most free reach so many units; all if they do not.

@@ -15,6 +15,8 @@ pub(super) struct Walk {
     size: usize,
     /// No set takes less.
     best: Fill,
+    /// For each position the largest gift from there on.
+    most: SmallVec<[u32; 16]>,
     /// For each position the nearest earlier one that is its equal in all respects, or [`NO_TWIN`]; empty if unknown.
     twins: NodeSet,
 }
@@ -33,9 +35,14 @@ impl Walk {
             let all = pool.nodes().iter().fold(Tally::default(), |sum, node| sum + node.tally);
             best(pool.kinds().counts(all), demand)
         };
+        let mut most: SmallVec<[u32; 16]> =
+            pool.nodes().iter().map(|node| demand.gift(node.free, node.most_in_l3)).collect();
+        for position in (1..most.len()).rev() {
+            most[position - 1] = most[position - 1].max(most[position]);
+        }
         let many = pool.nodes().len() > FEW_NODES;
         let twins = if many { twins(search.machine, search.supply, demand) } else { NodeSet::new() };
-        Self { size: 0, best, twins }
+        Self { size: 0, best, most, twins }
     }
 
     /// The same for sets of another size.
@@ -92,15 +99,14 @@ impl<T: FnMut(&[u16], &Rank) -> u32> Search<'_, T> {
     /// Offers every set that continues the chosen one with positions from `from` on and may be the least.
     pub(super) fn every(&mut self, walk: &Walk, from: usize, sums: Sums) {
         let missing = walk.size - self.chosen.len();
-        // Of nodes that each give once, all that are missing may be needed.
-        if matches!(self.demand.span, Span::Nodes(wanted) if sums.gifts as usize + missing < wanted as usize) {
-            return;
-        }
         for position in from..=self.nodes().len() - missing {
             if self.steps >= MAX_SEARCH_STEPS {
                 return;
             }
             self.steps += 1;
+            if sums.gifts + walk.most[position] * (missing as u32) < self.demand.gifts_wanted() {
+                return;
+            }
             if walk.twins.get(position).is_some_and(|&twin| twin != NO_TWIN && !self.member[usize::from(twin)]) {
                 continue;
             }

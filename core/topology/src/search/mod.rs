@@ -1,6 +1,7 @@
 //! The one search that `evaluate` and `choose` share: the least rank over all sets of NUMA nodes.
 
 mod exact;
+mod few;
 mod greedy;
 
 use smallvec::SmallVec;
@@ -12,12 +13,13 @@ use crate::rank::{Left, Rank};
 use crate::tally::Tally;
 use crate::{Align, Machine};
 use exact::Walk;
+use few::{pair, single};
 
 /// How many sets of NUMA nodes of one size are tried before the search turns greedy: the number of halves of 16.
 pub const MAX_NUMA_SETS: u64 = 12_870;
 
 /// No number of these has more sets of one size than [`MAX_NUMA_SETS`].
-const ALWAYS_EXACT_NODES: usize = 16;
+pub(crate) const ALWAYS_EXACT_NODES: usize = 16;
 
 /// Work of the exact search on one request before it turns greedy or ends with the best it has; one step is a NUMA node
 /// looked at. All sizes of sets of 16 nodes with up to 64 cache groups stay below it.
@@ -34,6 +36,8 @@ pub(crate) struct Found {
     pub(crate) rank: Rank,
     /// The tie-breaker's answer for it, once asked.
     tie: Option<u32>,
+    /// Of its nodes. Where cache groups are counted the tie-breaker answers the same for the same.
+    tally: Tally,
     pub(crate) nodes: NodeSet,
 }
 
@@ -48,39 +52,30 @@ pub(crate) fn search(
     if !matches!(demand.span, Span::Nodes(_))
         && let Some((rank, position)) = single(supply, demand, tie)
     {
-        return Some(Found { rank, tie: None, nodes: NodeSet::from_slice(&[position]) });
+        let tally = supply.pool.nodes()[usize::from(position)].tally;
+        return Some(Found { rank, tie: None, tally, nodes: NodeSet::from_slice(&[position]) });
     }
     if demand.wish.align == Align::SingleNuma {
         return None;
     }
+    let mut smallest = 2;
+    if demand.span == Span::Together && supply.pool.may_be_paired(demand.units) {
+        if let Some(found) = pair(machine, supply, demand, tie) {
+            return Some(found);
+        }
+        smallest = 3;
+    }
     let mut search = Search::new(machine, supply, demand, tie);
-    search.several();
+    search.several(smallest);
     search.best
 }
 
-/// The least of the single nodes that serve; by far the most common case, so it keeps to a few numbers.
-fn single(supply: &Supply<'_>, demand: &Demand<'_>, tie: &mut impl FnMut(&[u16], &Rank) -> u32) -> Option<(Rank, u16)> {
-    let mut best: Option<(Rank, u16)> = None;
-    for (position, node) in (0u16..).zip(supply.pool.nodes()) {
-        if u32::from(node.free) < demand.units
-            || node.memory_bytes < demand.memory_bytes
-            || !has_pages(supply, demand, &[position])
-        {
-            continue;
-        }
-        let groups = supply.pool.groups_of(usize::from(position)).iter().take_while(|group| group.free > 0);
-        let Some(fill) = filled(groups.map(|&group| (group, 1)), demand) else {
-            continue;
-        };
-        let rank = rank_of(1, 0, &fill, u32::from(node.free), demand);
-        let better = best.is_none_or(|(held, other)| {
-            rank < held || rank == held && rank.l3_caches > 1 && tie(&[position], &rank) < tie(&[other], &rank)
-        });
-        if better {
-            best = Some((rank, position));
-        }
+/// The distance between two nodes, both ways.
+fn between(machine: &Machine, supply: &Supply<'_>, a: &NumaFree, b: &NumaFree) -> u64 {
+    match supply.rest.even_distance {
+        Some(even) => u64::from(even),
+        None => machine.both_ways(usize::from(a.index), usize::from(b.index)),
     }
-    best
 }
 
 /// What it takes to serve from these cache groups, counted by kind; none if one is asked for and none is large enough.
@@ -183,10 +178,10 @@ impl<'a, T: FnMut(&[u16], &Rank) -> u32> Search<'a, T> {
         self.supply.pool.nodes()
     }
 
-    /// The fewest nodes, two at least, that serve together.
-    fn several(&mut self) {
+    /// The fewest nodes, so many at least, that serve together.
+    fn several(&mut self, smallest: usize) {
         let count = self.nodes().len();
-        let fewest = if count > 2 { self.fewest_nodes().max(2) } else { count };
+        let fewest = if count > smallest { self.fewest_nodes().max(smallest) } else { count.max(smallest) };
         if self.all_that_give() || fewest > count {
             return;
         }
@@ -293,12 +288,8 @@ impl<'a, T: FnMut(&[u16], &Rank) -> u32> Search<'a, T> {
 
     /// Both ways.
     fn between(&self, a: u16, b: u16) -> u64 {
-        if let Some(even) = self.supply.rest.even_distance {
-            return u64::from(even);
-        }
         let nodes = self.nodes();
-        let (a, b) = (usize::from(nodes[usize::from(a)].index), usize::from(nodes[usize::from(b)].index));
-        self.machine.both_ways(a, b)
+        between(self.machine, self.supply, &nodes[usize::from(a)], &nodes[usize::from(b)])
     }
 
     fn to_chosen(&self, position: u16) -> u64 {
@@ -329,11 +320,15 @@ impl<'a, T: FnMut(&[u16], &Rank) -> u32> Search<'a, T> {
         let Some(fill) = self.filled(sums) else { return };
         let rank = rank_of(self.chosen.len() as u32, sums.distance, &fill, sums.free, self.demand);
         let mut own_tie = None;
+        let counted = self.demand.span == Span::Together && !self.supply.pool.kinds().is_empty();
         if let Some(best) = &mut self.best {
             if rank > best.rank {
                 return;
             }
             if rank == best.rank {
+                if counted && sums.tally == best.tally {
+                    return;
+                }
                 let held = *best.tie.get_or_insert_with(|| (self.tie)(&best.nodes, &rank));
                 // Nothing is less than 0: no need to ask.
                 if held == 0 {
@@ -346,7 +341,7 @@ impl<'a, T: FnMut(&[u16], &Rank) -> u32> Search<'a, T> {
                 own_tie = Some(tie);
             }
         }
-        self.best = Some(Found { rank, tie: own_tie, nodes: self.chosen.clone() });
+        self.best = Some(Found { rank, tie: own_tie, tally: sums.tally, nodes: self.chosen.clone() });
     }
 }
 

@@ -44,7 +44,7 @@ fn steps(machine: &Machine, taken: &CpuMask, memory: &[u64], cores: u32, memory_
     let demand = Demand { units: cores, memory_bytes, huge_pages: &[], wish, span: Span::Together };
     let mut tie = |_: &[u16], _: &crate::rank::Rank| 0;
     let mut search = Search::new(machine, &supply, &demand, &mut tie);
-    search.several();
+    search.several(2);
     let found = search.best.as_ref().unwrap();
     let held = |&position: &u16| memory[usize::from(position)];
     assert!(found.nodes.iter().map(held).sum::<u64>() >= memory_bytes);
