@@ -15,20 +15,28 @@ use crate::{cluster, install, upstream};
 
 /// What runs.
 enum Source {
-    /// The criterion benches of a crate.
-    Criterion(&'static str),
+    /// A criterion bench: its crate, its name.
+    Criterion(&'static str, &'static str),
+    /// The bench `kubelet` of core/topology, beside the kubelet's own packing.
+    BesideKubelet,
     /// `fairlead-e2e bench NAME` on the genuine control plane, with release binaries; it reports by itself.
     ControlPlane,
 }
 
 /// Name, source, what it measures.
-const BENCHES: [(&str, Source, &str); 8] = [
-    ("topology", Source::Criterion("fairlead-topology"), "choosing exact CPUs on one machine"),
-    ("cluster", Source::Criterion("fairlead-cluster"), "judging the nodes of a snapshot for one pod"),
-    ("fairshare", Source::Criterion("fairlead-fairshare"), "planning the release of waiting pods"),
+const BENCHES: [(&str, Source, &str); 9] = [
+    ("topology", Source::Criterion("fairlead-topology", "choose"), "choosing exact CPUs on one machine"),
+    (
+        "choose",
+        Source::BesideKubelet,
+        "choosing exact CPUs, in-process and in release, beside the kubelet's CPU manager called as a library (ratio: its \
+         median to ours; rounds take turns)",
+    ),
+    ("cluster", Source::Criterion("fairlead-cluster", "judge"), "judging the nodes of a snapshot for one pod"),
+    ("fairshare", Source::Criterion("fairlead-fairshare", "release"), "planning the release of waiting pods"),
     (
         "extender",
-        Source::Criterion("fairlead-extender"),
+        Source::Criterion("fairlead-extender", "extender"),
         "the extender's own time for a filter and a prioritize, with real topology logic",
     ),
     ("pipeline", Source::ControlPlane, "a surge through gate, release, filter, reserve and bind"),
@@ -43,6 +51,15 @@ struct Row {
     name: String,
     value: f64,
     unit: String,
+    /// What rivals took for the same, in the same unit.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    beside: Vec<Rival>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Rival {
+    name: String,
+    value: f64,
 }
 
 /// Runs one bench or all.
@@ -56,7 +73,8 @@ pub(crate) fn bench(checkout: &Checkout, name: Option<&str>) -> Result<()> {
     let machine = machine()?;
     for (name, source, about) in chosen {
         let rows = match source {
-            Source::Criterion(package) => criterion(checkout, package)?,
+            Source::Criterion(package, bench) => criterion(checkout, package, bench)?,
+            Source::BesideKubelet => beside_kubelet(checkout)?,
             Source::ControlPlane => {
                 control_plane(checkout, name)?;
                 continue;
@@ -74,9 +92,16 @@ pub(crate) fn bench(checkout: &Checkout, name: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-fn criterion(checkout: &Checkout, package: &str) -> Result<Vec<Row>> {
+fn beside_kubelet(checkout: &Checkout) -> Result<Vec<Row>> {
+    upstream::build(checkout, &[upstream::RIVAL])?;
+    let mut command = checkout.cargo(&["bench", "--package", "fairlead-topology", "--bench", "kubelet", "--"]);
+    command.arg(checkout.upstream_bin().join(upstream::RIVAL));
+    rows_of(command)
+}
+
+fn criterion(checkout: &Checkout, package: &str, bench: &str) -> Result<Vec<Row>> {
     let began = SystemTime::now();
-    let mut rows = rows_of(checkout.cargo(&["bench", "--package", package, "--benches"]))?;
+    let mut rows = rows_of(checkout.cargo(&["bench", "--package", package, "--bench", bench]))?;
     let folder = checkout.target.join("criterion");
     let mut files = Vec::new();
     estimates(&folder, &mut files)?;
@@ -90,7 +115,7 @@ fn criterion(checkout: &Checkout, package: &str) -> Result<Vec<Row>> {
             .as_f64()
             .with_context(|| format!("no median in {}", file.display()))?;
         let path = file.strip_prefix(&folder)?.parent().and_then(Path::parent).unwrap_or(Path::new(""));
-        rows.push(Row { name: path.display().to_string(), value, unit: "ns".to_owned() });
+        rows.push(Row { name: path.display().to_string(), value, unit: "ns".to_owned(), beside: Vec::new() });
     }
     Ok(rows)
 }
@@ -163,22 +188,35 @@ fn show(name: &str, about: &str, machine: &Value, rows: &[Row]) {
     print!("{}", table(rows));
 }
 
+/// What rivals took stands beside with the ratio to ours, under a line that names them.
 fn table(rows: &[Row]) -> String {
     let width = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
-    rows.iter().fold(String::new(), |mut out, row| {
-        let (value, unit) = readable(row.value, &row.unit);
-        let _ = writeln!(out, "  {:width$}  {value:>10.2} {unit}", row.name);
-        out
-    })
+    let mut out = String::new();
+    if let Some(first) = rows.iter().find(|row| !row.beside.is_empty()) {
+        let names = first.beside.iter().map(|rival| format!("  {:>21}", rival.name)).collect::<String>();
+        let _ = writeln!(out, "  {:width$}  {:>13}{names}", "", "ours");
+    }
+    for row in rows {
+        let _ = write!(out, "  {:width$}  {}", row.name, readable(row.value, &row.unit));
+        for rival in &row.beside {
+            let _ = write!(out, "  {} {:>6.0}×", readable(rival.value, &row.unit), rival.value / row.value);
+        }
+        out.push('\n');
+    }
+    out
 }
 
-fn readable(value: f64, unit: &str) -> (f64, &str) {
+/// In its natural unit; counts without decimals.
+fn readable(value: f64, unit: &str) -> String {
     let steps: &[(f64, &str)] = match unit {
         "ns" => &[(1e9, "s"), (1e6, "ms"), (1e3, "µs")],
         "bytes" => &[(1_073_741_824.0, "GiB"), (1_048_576.0, "MiB"), (1024.0, "KiB")],
         _ => &[],
     };
-    steps.iter().find(|(size, _)| value >= *size).map_or((value, unit), |(size, name)| (value / size, name))
+    let (value, unit) =
+        steps.iter().find(|(size, _)| value >= *size).map_or((value, unit), |(size, name)| (value / size, name));
+    let decimals = if value.fract() == 0.0 && steps.is_empty() { 0 } else { 2 };
+    format!("{value:>10.decimals$} {unit}")
 }
 
 #[cfg(test)]
@@ -187,8 +225,17 @@ mod tests {
 
     #[test]
     fn numbers_read_in_their_natural_unit() {
-        let row = |name: &str, value: f64, unit: &str| Row { name: name.to_owned(), value, unit: unit.to_owned() };
+        let row = |name: &str, value: f64, unit: &str| Row {
+            name: name.to_owned(),
+            value,
+            unit: unit.to_owned(),
+            beside: Vec::new(),
+        };
         let rows = [row("a", 1_500.0, "ns"), row("long", 2.0 * 1_048_576.0, "bytes"), row("b", 250.0, "pods/s")];
-        assert_eq!(table(&rows), "  a           1.50 µs\n  long        2.00 MiB\n  b         250.00 pods/s\n");
+        assert_eq!(table(&rows), "  a           1.50 µs\n  long        2.00 MiB\n  b            250 pods/s\n");
+        let beside = vec![Rival { name: "other".to_owned(), value: 3e6 }];
+        let beside = Row { beside, ..row("a", 1_500.0, "ns") };
+        let header = "              ours                  other";
+        assert_eq!(table(&[beside]), format!("{header}\n  a        1.50 µs        3.00 ms   2000×\n"));
     }
 }

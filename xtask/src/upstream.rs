@@ -30,7 +30,7 @@ const fn runtime(name: &'static str, package: &'static str) -> Part {
     Part { tags: "no_btrfs no_devmapper no_zfs", ..part(name, "containerd", package) }
 }
 
-const PARTS: [Part; 12] = [
+const PARTS: [Part; 13] = [
     part("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
     part("kube-controller-manager", "kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager"),
     part("kube-scheduler", "kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
@@ -44,11 +44,16 @@ const PARTS: [Part; 12] = [
     runtime("ctr", "github.com/containerd/containerd/v2/cmd/ctr"),
     // Without seccomp it refuses every pod: the kubelet asks for a profile.
     Part { tags: "seccomp netgo osusergo", calls_c: true, ..part("runc", "runc", "github.com/opencontainers/runc") },
+    // The only one whose program is ours; it calls the kubelet's packages.
+    part(RIVAL, "kubelet-packing", "."),
 ];
 
 /// The control plane and what is beside it.
 pub(crate) const ALL: [&str; 7] =
     ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl", "etcd", "helm", "kwok"];
+
+/// The kubelet's choice of CPUs, for the bench beside ours.
+pub(crate) const RIVAL: &str = "kubelet-packing";
 
 /// What a genuine node runs.
 pub(crate) const NODE: [&str; 5] = ["kubelet", "containerd", "containerd-shim-runc-v2", "ctr", "runc"];
@@ -99,7 +104,8 @@ fn stamp(checkout: &Checkout, part: &Part, go_version: &str) -> Result<String> {
     let read =
         |name: &str| std::fs::read_to_string(module.join(name)).with_context(|| format!("{}/{name}", module.display()));
     let flags = link_flags(&module, part.calls_c)?;
-    Ok([go_version, part.package, part.tags, &flags, &read("go.mod")?, &read("go.sum")?].join("\n"))
+    let own = if part.package == "." { read("main.go")? } else { String::new() };
+    Ok([go_version, part.package, part.tags, &flags, &read("go.mod")?, &read("go.sum")?, &own].join("\n"))
 }
 
 /// Kubernetes does not know its own version unless it is told; `kubectl version` fails without.
@@ -207,7 +213,7 @@ mod tests {
     #[test]
     fn every_name_is_a_part() {
         let known = |name: &&str| PARTS.iter().any(|part| part.name == *name);
-        assert!(ALL.iter().chain(&NODE).all(known));
-        assert_eq!(ALL.len() + NODE.len(), PARTS.len());
+        assert!(ALL.iter().chain(&NODE).chain([&RIVAL]).all(known));
+        assert_eq!(ALL.len() + NODE.len() + 1, PARTS.len());
     }
 }
