@@ -61,7 +61,7 @@ pub fn exclusive(pod: &Pod) -> Option<CpuRequest> {
 }
 
 /// Huge pages by size; a size that cannot be read is one that no machine has.
-fn huge_pages(asked: &ResourceVector) -> Vec<HugePageNeed> {
+pub(crate) fn huge_pages(asked: &ResourceVector) -> Vec<HugePageNeed> {
     let need = |(resource, &bytes): (&String, &u64)| {
         let size = resource.strip_prefix(HUGE_PAGES)?;
         let page_bytes = quantity::units(size).unwrap_or(u64::MAX);

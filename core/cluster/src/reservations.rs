@@ -1,6 +1,8 @@
 //! Reservations between the wire and the core, and the annotation that a Binding carries.
+use crate::fields::MEMORY;
 use crate::node::Distrust;
 use crate::pod::PodView;
+use crate::request::huge_pages;
 use fairlead_crds::keys;
 use fairlead_crds::node_placement::{Reservation as Wire, ReservedContainer, ReservedHugePages, ReservedMemory};
 use fairlead_crds::placement::{ContainerPlacement, Placement};
@@ -88,7 +90,8 @@ fn carried_by(pod: &PodView, machine: &Machine) -> Result<Option<Reservation>, D
     };
     let list = |text: &str| CpuMask::parse_list(text).map_err(|error| unreadable(error.to_string()));
     let placement: Placement = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
-    let bytes = pod.exclusive.as_ref().map_or(0, |wanted| wanted.memory_bytes);
+    // Not by what it may ask for itself by now: it was promised all of its memory, and a resize gives none back.
+    let (bytes, needs) = (pod.request.get(MEMORY).copied().unwrap_or(0), huge_pages(&pod.request));
     let mut held = Reservation {
         pod: pod.id.clone(),
         reserved_at_ms: 0,
@@ -116,8 +119,7 @@ fn carried_by(pod: &PodView, machine: &Machine) -> Result<Option<Reservation>, D
         for numa_node in list(&container.memory_nodes)?.iter() {
             if held.memory.iter().all(|(known, _)| *known != numa_node) {
                 held.memory.push((numa_node, bytes));
-                let needs = pod.exclusive.iter().flat_map(|wanted| &wanted.huge_pages);
-                held.huge_pages.extend(needs.map(|need| NumaHugePages {
+                held.huge_pages.extend(needs.iter().map(|need| NumaHugePages {
                     numa_node,
                     page_bytes: need.page_bytes,
                     bytes: need.whole_bytes(),

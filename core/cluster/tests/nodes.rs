@@ -282,6 +282,15 @@ fn running_pods_keep_their_cpus_when_the_placement_is_lost() {
     assert_eq!(bound(&snapshot, "b", "2"), Err(Reason::NodeDistrusted), "a reservation of what another runs on");
 }
 
+#[test]
+fn a_pod_that_asks_for_a_fraction_by_now_keeps_the_memory_it_was_promised() {
+    let mut model = one_node(&[]);
+    let resized = Like { cpu: "1500m", carries: Some("0-3"), node: Some("n1"), phase: "Running", ..Like::default() };
+    let snapshot = add_pod(&mut model, "resized", &resized);
+    let view = snapshot.node_named("n1").unwrap();
+    assert_eq!((&view.free, &view.memory_free_bytes), (&mask("4-7"), &vec![7 << 30, 8 << 30]));
+}
+
 /// The CPUs that a bind of 4 CPUs would see as free, or why it would not take the node, with that NodePlacement read live.
 fn free_live(snapshot: &Snapshot, live: &fairlead_crds::NodePlacement) -> Result<CpuMask, Reason> {
     let facts = match snapshot.placement_live("n1", live) {

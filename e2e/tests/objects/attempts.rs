@@ -166,7 +166,7 @@ async fn by_a_daemonset(cluster: &Cluster) {
     cluster.apply(&everywhere).await.unwrap();
 }
 
-/// Where no tenant is: cores that were promised stay as they are, whoever asks and in whichever direction.
+/// Where no tenant is: cores that were promised stay as they are, whoever asks and in whichever direction; memory may shrink.
 async fn by_a_resize_of_own_cores(cluster: &Cluster) -> Result<()> {
     let amounts = |cpu: &str, memory: &str| json!({ "cpu": cpu, "memory": memory });
     let sized = |cpu: &str, memory: &str| json!({ "requests": amounts(cpu, memory), "limits": amounts(cpu, memory) });
@@ -187,6 +187,10 @@ async fn by_a_resize_of_own_cores(cluster: &Cluster) -> Result<()> {
         let args = ["patch", "pod", "exclusive", "--subresource=resize", "-p", &resize(cpu, "1Gi")];
         cluster.denied(what, &args, None, "a resize that changes the CPUs of a pod with cores of its own").await;
     }
+    let args = ["patch", "pod", "exclusive", "--subresource=resize", "-p", &resize("2", "1025Mi")];
+    cluster
+        .denied("grow promised memory", &args, None, "a resize that raises the memory of a pod with cores of its own")
+        .await;
     let args = ["patch", "pod", "exclusive", "--subresource=resize", "-p", &resize("2000m", "900Mi")];
     cluster.bed.kubectl.run(&args, LIMIT).await?;
     Ok(())
