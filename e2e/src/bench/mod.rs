@@ -7,7 +7,7 @@ mod pipeline;
 mod plain;
 mod report;
 mod scheduler;
-mod scrape;
+pub mod scrape;
 mod surge;
 mod timeline;
 mod usage;

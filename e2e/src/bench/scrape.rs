@@ -12,22 +12,23 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A page of metrics in text form; of several replicas the pages one after the other, whose series then add up.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Page(String);
+pub struct Page(String);
 
 /// A histogram, all its matching series added up.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Histogram {
+pub struct Histogram {
     /// Observations.
-    pub(super) count: f64,
+    pub count: f64,
     /// Their sum, in the metric's unit.
-    pub(super) sum: f64,
+    pub sum: f64,
     /// Upper bound and how many observations do not exceed it, ascending.
     buckets: Vec<(f64, f64)>,
 }
 
 impl Histogram {
     /// What came after `before`.
-    pub(super) fn since(mut self, before: &Self) -> Self {
+    #[must_use]
+    pub fn since(mut self, before: &Self) -> Self {
         self.count -= before.count;
         self.sum -= before.sum;
         for (bound, count) in &mut self.buckets {
@@ -37,7 +38,8 @@ impl Histogram {
     }
 
     /// Both together.
-    pub(super) fn plus(mut self, other: &Self) -> Self {
+    #[must_use]
+    pub fn plus(mut self, other: &Self) -> Self {
         self.count += other.count;
         self.sum += other.sum;
         for (bound, count) in &other.buckets {
@@ -52,25 +54,31 @@ impl Histogram {
 
     /// How many observations.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    pub(super) fn observations(&self) -> usize {
+    pub fn observations(&self) -> usize {
         self.count.max(0.0) as usize
     }
 
     /// Mean in thousandths of the unit; 0 of none.
-    pub(super) fn mean_milli(&self) -> f64 {
+    pub fn mean_milli(&self) -> f64 {
         if self.count > 0.0 { self.sum * 1000.0 / self.count } else { 0.0 }
     }
 
     /// Upper bound of the bucket in which the given part of the observations ends, in thousandths of the unit.
-    pub(super) fn at_most_milli(&self, percent: f64) -> f64 {
+    pub fn at_most_milli(&self, percent: f64) -> f64 {
         let wanted = self.count * percent / 100.0;
         self.buckets.iter().find(|(_, count)| *count >= wanted).map_or(0.0, |(bound, _)| bound * 1000.0)
     }
 }
 
 impl Page {
+    /// Of its text, as a process served it.
+    #[must_use]
+    pub fn of(text: String) -> Self {
+        Self(text + "\n")
+    }
+
     /// Sum of all series of this name that carry all of `labels`.
-    pub(super) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.samples(name, labels).map(|(_, value)| value).sum()
     }
 
@@ -86,7 +94,7 @@ impl Page {
     }
 
     /// The histogram of this name, of the series that carry all of `labels`.
-    pub(super) fn histogram(&self, name: &str, labels: &[(&str, &str)]) -> Histogram {
+    pub fn histogram(&self, name: &str, labels: &[(&str, &str)]) -> Histogram {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         for (series, count) in self.samples(&format!("{name}_bucket"), labels) {
             let Some(bound) = label(series, "le").and_then(|text| text.replace("+Inf", "inf").parse().ok()) else {
@@ -139,7 +147,7 @@ pub(super) async fn release(bed: &Bed, program: &str, port: u16) -> Result<Page>
 /// The API server's page.
 pub(super) async fn api_server(bed: &Bed) -> Result<Page> {
     let text = bed.client.request_text(http::Request::get("/metrics").body(Vec::new())?);
-    Ok(Page(tokio::time::timeout(LIMIT, text).await.context("no metrics of the API server in time")?? + "\n"))
+    Ok(Page::of(tokio::time::timeout(LIMIT, text).await.context("no metrics of the API server in time")??))
 }
 
 /// The page of a kube-scheduler, which asks the API server who is asking.
@@ -160,7 +168,7 @@ async fn page(base: &str, token: Option<&str>) -> Result<Page> {
     }
     let text = tokio::time::timeout(LIMIT, client.request_text(request.body(Vec::new())?)).await;
     let text = text.with_context(|| format!("no metrics of {base} in time"))?;
-    Ok(Page(text.with_context(|| format!("metrics of {base}"))? + "\n"))
+    Ok(Page::of(text.with_context(|| format!("metrics of {base}"))?))
 }
 
 #[cfg(test)]
