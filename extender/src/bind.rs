@@ -227,7 +227,9 @@ impl Binder {
                 return Vec::new();
             }
         };
-        for (view, device) in snapshot.node_named(node).iter().flat_map(|view| devices.iter().map(move |one| (view, one))) {
+        for (view, device) in
+            snapshot.node_named(node).iter().flat_map(|view| devices.iter().map(move |one| (view, one)))
+        {
             let known = device.cpus_on(view);
             self.metrics.device_looked_up(known.as_ref().map_or_else(Unlocated::name, |_| "Near"));
             if let (Err(reason), ClaimedDevice { claim, device, .. }) = (known, device) {

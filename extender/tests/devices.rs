@@ -51,7 +51,8 @@ fn slices() -> Value {
 fn house(pod: &Value) -> (House, Api) {
     let (api, mut world) = (Api::default(), World::default());
     world.add("n1", TWO_SOCKETS, &[]);
-    let device = |address: &str, cpus: &Value| json!({ "address": address, "class": "0302", "id": "10de:2330", "cpus": cpus });
+    let device =
+        |address: &str, cpus: &Value| json!({ "address": address, "class": "0302", "id": "10de:2330", "cpus": cpus });
     let numa = world.topologies[0]["spec"]["numaNodes"].clone();
     world.topologies[0]["spec"]["pciDevices"] =
         json!([device("0000:0a:00.0", &numa[0]["cpus"]), device("0000:8a:00.0", &numa[1]["cpus"])]);

@@ -1,52 +1,114 @@
-//! What lies around a pod on one node: devices it wants to be near, and the CPUs of pods it likes or dislikes.
+//! What lies around a pod on one node: devices it wants to be near, the CPUs of pods it likes, and of pods that it dislikes
+//! or that dislike it. Dislike works both ways, as anti-affinity does in Kubernetes: who came first does not matter.
+use crate::devices::ClaimedDevice;
 use crate::node::NodeView;
-use crate::pod::PodWish;
+use crate::pod::{PodView, PodWish};
+use crate::pools::Pools;
 use crate::snapshot::Snapshot;
+use crate::wish::Understood;
 use fairlead_topology::{CpuMask, Machine, PciDescription, Surroundings};
 use std::collections::BTreeSet;
 
-/// CPUs of its own that a pod of a WorkerPool holds on a node.
+/// CPUs of its own that a pod holds or was promised on a node, if others may care: it is of a WorkerPool, or dislikes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Neighbour {
     pub(crate) namespace: String,
-    pub(crate) pool: String,
+    pub(crate) pool: Option<String>,
     pub(crate) pod_uid: String,
+    /// Pools of its namespace.
+    pub(crate) dislikes: BTreeSet<String>,
     pub(crate) cpus: CpuMask,
 }
 
+impl Neighbour {
+    /// None if nobody can care.
+    pub(crate) fn of(pod: &PodView, pools: &Pools, cpus: &CpuMask) -> Option<Self> {
+        let pool = pools.of_pod(&pod.id.namespace, &pod.labels);
+        // A pod with an annotation that is no wish was placed before it had it, or by somebody else.
+        let wish = Understood::of(&pod.wishes, pool.map(|pool| &**pool));
+        let dislikes = wish.map(|wish| wish.dislikes.value).unwrap_or_default();
+        (pool.is_some() || !dislikes.is_empty()).then(|| Self {
+            namespace: pod.id.namespace.clone(),
+            pool: pool.map(|pool| pool.name.clone()),
+            pod_uid: pod.id.uid.clone(),
+            dislikes,
+            cpus: cpus.clone(),
+        })
+    }
+
+    fn is_of(&self, pools: &BTreeSet<String>) -> bool {
+        self.pool.as_ref().is_some_and(|pool| pools.contains(pool))
+    }
+
+    /// Whether one of the two would rather be without the other.
+    fn is_at_odds_with(&self, pod: &PodWish) -> bool {
+        let shuns = pod.wish.pool.as_ref().is_some_and(|pool| self.dislikes.contains(pool));
+        shuns || self.is_of(&pod.wish.dislikes.value)
+    }
+}
+
+/// All that the surroundings of a pod depend on, beside the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Neighbourhood {
+    namespace: String,
+    /// Only if somebody dislikes it.
+    pool: Option<String>,
+    near: BTreeSet<String>,
+    /// Of its resource claims, if it wants to be near them.
+    devices: Vec<ClaimedDevice>,
+    likes: BTreeSet<String>,
+    dislikes: BTreeSet<String>,
+}
+
 impl Snapshot {
-    /// What lies around the pod on that node; nothing where it wishes nothing, or where no machine is known.
+    /// What lies around the pod on that node; nothing where neither it nor anybody there cares, or where no machine is known.
     #[must_use]
     pub fn around(&self, node: &str, pod: &PodWish) -> Surroundings {
         let view = self.node_named(node);
         let known = view.and_then(|view| Some((view, view.machine.as_deref()?)));
         known.map(|(view, machine)| view.around(machine, pod, |_| true)).unwrap_or_default()
     }
+
+    /// None: nothing lies around the pod on any node.
+    pub(crate) fn neighbourhood_of(&self, pod: &PodWish) -> Option<Neighbourhood> {
+        let (namespace, wish) = (&pod.id.namespace, &pod.wish);
+        let pool = wish.pool.as_ref().filter(|pool| self.sums.is_disliked(namespace, pool));
+        (pod.looks_around() || pool.is_some()).then(|| Neighbourhood {
+            namespace: namespace.clone(),
+            pool: pool.cloned(),
+            near: wish.near.value.clone(),
+            devices: pod.wants_devices_near().then(|| pod.devices.clone()).unwrap_or_default(),
+            likes: wish.likes.value.clone(),
+            dislikes: wish.dislikes.value.clone(),
+        })
+    }
 }
 
 impl NodeView {
-    /// Of the neighbours only those that stay.
+    /// Of the neighbours only those that stay; a pod is no neighbour of itself.
     pub(crate) fn around(&self, machine: &Machine, pod: &PodWish, stays: impl Fn(&str) -> bool) -> Surroundings {
         let wish = &pod.wish;
-        if !pod.looks_around() {
-            return Surroundings::default();
-        }
-        let held_by = |pools: &BTreeSet<String>| {
-            let mut cpus = CpuMask::new();
-            let own = self.neighbours.iter().filter(|held| held.namespace == pod.id.namespace);
-            for held in own.filter(|held| pools.contains(&held.pool) && stays(&held.pod_uid)) {
-                cpus.union_with(&held.cpus);
+        let mut around = Surroundings::default();
+        for held in self.neighbours.iter().filter(|held| held.namespace == pod.id.namespace) {
+            if held.pod_uid == pod.id.uid || !stays(&held.pod_uid) {
+                continue;
             }
-            cpus
-        };
-        let mut near = CpuMask::new();
-        for device in machine.pci_devices() {
-            if wish.near.value.iter().any(|wished| is_meant(device, wished)) {
-                near.union_with(&device.cpus);
+            if held.is_of(&wish.likes.value) {
+                around.liked.union_with(&held.cpus);
+            }
+            if held.is_at_odds_with(pod) {
+                around.disliked.union_with(&held.cpus);
             }
         }
-        near.union_with(&self.near_claimed(pod));
-        Surroundings { near, liked: held_by(&wish.likes.value), disliked: held_by(&wish.dislikes.value) }
+        if !wish.near.value.is_empty() {
+            for device in machine.pci_devices() {
+                if wish.near.value.iter().any(|wished| is_meant(device, wished)) {
+                    around.near.union_with(&device.cpus);
+                }
+            }
+        }
+        around.near.union_with(&self.near_claimed(pod));
+        around
     }
 }
 

@@ -1,16 +1,20 @@
 //! May this pod go to that node, how well does it fit, and which CPUs would it get: three questions, one computation.
+use crate::memo::{Key, Verdicts};
 use crate::node::NodeView;
 use crate::pod::PodWish;
 use crate::snapshot::Snapshot;
 use crate::tenant::TenantView;
 use fairlead_fairshare::{ResourceVector, first_refusal};
 use fairlead_placement::{Reason, Room};
-use fairlead_topology::{Choice, CpuClass, CpuMask, CpuRequest, Machine, NoFit, Score, Verdict, choose, evaluate};
+use fairlead_topology::{
+    Choice, CpuClass, CpuMask, CpuRequest, Machine, NoFit, NodeFree, Score, Surroundings, Verdict, choose, evaluate,
+};
+use std::sync::Arc;
 
 impl Snapshot {
-    /// Whether the pod fits the node, and how well: the extender's filter and prioritize. Allocates nothing, except for a
-    /// pod that holds CPUs on this very node from an earlier attempt, or whose wish looks at what is around it. A pod without exclusive CPUs gets score 0: we have
-    /// no opinion.
+    /// Whether the pod fits the node, and how well. Allocates nothing, except for a pod that holds CPUs on this very node from
+    /// an earlier attempt, or that something it cares for lies around there. A pod without exclusive CPUs gets score 0: we
+    /// have no opinion. Who asks about many nodes takes a [`Snapshot::judge_of`].
     ///
     /// # Errors
     /// The reason, if, and only if, [`Snapshot::choose`] gives the same.
@@ -18,10 +22,13 @@ impl Snapshot {
         let view = self.view(node)?;
         let Some(wanted) = &pod.exclusive else { return view.admits_shared(pod).map(|()| Score::default()) };
         let machine = view.trusted()?;
-        let plain = !view.is_loose(pod) && !pod.looks_around();
-        let Some(summary) = view.summary.as_ref().filter(|_| plain) else {
-            let (room, around) = (view.room_for(machine, pod), view.around(machine, pod, |_| true));
+        let around = view.around(machine, pod, |_| true);
+        if view.is_loose(pod) {
+            let room = view.room_for(machine, pod);
             return evaluate(machine, &room.as_node(), wanted, &around).map_err(Reason::from);
+        }
+        let Some(summary) = view.summary.as_ref().filter(|_| around == Surroundings::default()) else {
+            return evaluate(machine, &view.left_for(pod), wanted, &around).map_err(Reason::from);
         };
         match summary.evaluate(machine, wanted) {
             // The summary knows nothing of the pod's own fraction. Of two sums that fail the computation names the
@@ -34,6 +41,13 @@ impl Snapshot {
             }
             other => other.map_err(Reason::from),
         }
+    }
+
+    /// The same for many nodes, with what was found before for pods of the same wish: the extender's filter and prioritize.
+    #[must_use]
+    pub fn judge_of<'a>(&'a self, pod: &'a PodWish) -> Judge<'a> {
+        let known = Key::of(pod, self.neighbourhood_of(pod)).map(|key| self.memo.of(key));
+        Judge { snapshot: self, pod, known }
     }
 
     /// The exact CPUs and memory the pod would get on the node now; nothing is reserved.
@@ -92,6 +106,36 @@ fn ahead_of(tenant: &TenantView, pod: &PodWish) -> ResourceVector {
     used
 }
 
+/// Judges one pod on many nodes. It says what [`Snapshot::judge`] says.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    snapshot: &'a Snapshot,
+    pod: &'a PodWish,
+    /// None for a pod without CPUs of its own.
+    known: Option<Arc<Verdicts>>,
+}
+
+impl Judge<'_> {
+    /// Whether the pod fits the node, and how well.
+    ///
+    /// # Errors
+    /// As [`Snapshot::judge`].
+    pub fn of(&self, node: u32) -> Result<Score, Reason> {
+        let (snapshot, pod, index) = (self.snapshot, self.pod, node as usize);
+        let Some(brief) = snapshot.briefs.at(index).filter(|_| snapshot.synced) else {
+            return snapshot.judge(node, pod);
+        };
+        if brief.has_loose && snapshot.view(node)?.is_loose(pod) {
+            return snapshot.judge(node, pod);
+        }
+        match &self.known {
+            Some(known) => known.get(index, brief.stamp, || snapshot.judge(node, pod)),
+            None if pod.shared_milli <= brief.shared_room_milli => Ok(Score::default()),
+            None => Err(Reason::SharedPoolTooSmall),
+        }
+    }
+}
+
 impl NodeView {
     fn trusted(&self) -> Result<&Machine, Reason> {
         match (&self.distrust, &self.machine) {
@@ -112,6 +156,28 @@ impl NodeView {
         let free = if self.is_loose(pod) { self.room_for(machine, pod).pool_cpus(machine) } else { self.free_len };
         let room = pod.shared_milli == 0 || self.reserve_with(pod) <= free;
         if room { Ok(()) } else { Err(Reason::SharedPoolTooSmall) }
+    }
+
+    /// The most that a pod in the shared pool may ask for, as [`NodeView::admits_shared`] has it of a pod that holds nothing
+    /// here.
+    pub(crate) fn shared_room_milli(&self) -> u64 {
+        if self.trusted().is_err() {
+            return u64::MAX;
+        }
+        let cpus = self.free_len.saturating_sub(self.beside.system_reserve);
+        let taken = self.beside.promises.iter().map(|promise| promise.shared_milli);
+        let taken = taken.fold(self.beside.shared_milli, u64::saturating_add);
+        (u64::from(cpus) * 1000).saturating_sub(taken)
+    }
+
+    /// What is free for a pod that holds nothing here.
+    fn left_for(&self, pod: &PodWish) -> NodeFree<'_> {
+        NodeFree {
+            cpus: &self.free,
+            memory_free_bytes: &self.memory_free_bytes,
+            huge_pages: &self.huge_pages_free,
+            shared_reserve: self.reserve_with(pod),
+        }
     }
 
     /// CPUs that must stay in the shared pool when the pod's fraction is in it too.

@@ -12,6 +12,7 @@
 //!   from then on until its phase is Succeeded or Failed or it is gone; a pod being deleted still counts.
 //! - Every other pod is unmanaged: it takes away from what is shared, on the node it is bound to.
 mod around;
+mod brief;
 mod claims;
 mod devices;
 mod dump;
@@ -20,6 +21,7 @@ mod explain;
 mod fields;
 mod holes;
 mod judge;
+mod memo;
 mod model;
 mod names;
 mod node;
@@ -43,17 +45,18 @@ mod wish;
 pub mod request;
 
 pub use claims::{Conflict, ConflictKind};
+pub use devices::{ClaimedDevice, DeviceLocation, PodClaim, Unlocated, claimed_devices, claims_of};
 pub use dump::{
     ContainerDump, DUMP_VERSION, Dump, DumpError, ExclusiveDump, NamespaceDump, NodeDump, PodDump, PoolDump,
     PromiseDump, RoleDump,
 };
-pub use devices::{ClaimedDevice, DeviceLocation, PodClaim, Unlocated, claimed_devices, claims_of};
 pub use event::{Change, Event};
 pub use explain::{ContainerDetail, Detail, Explanation, NumaDetail, Refused, TermsDetail};
 pub use fairlead_fairshare::ResourceVector;
 pub use fairlead_placement::Reason;
 pub use fairlead_topology::{Choice, CpuRequest, Score};
 pub use holes::{HOLE_SIZES, Holes};
+pub use judge::Judge;
 pub use model::Model;
 pub use node::{Distrust, NodeView, PlacementView};
 pub use pod::{Owner, PodView, PodWish, WishRefusal};

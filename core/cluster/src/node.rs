@@ -1,9 +1,11 @@
 //! One node: its machine, what is free on it, and whether it is trusted.
 use crate::around::Neighbour;
+use crate::brief::Stamp;
 use crate::fields::{CPU, MEMORY, add, offers, owning_node};
 use crate::holes::Holes;
 use crate::observed::{Watched, distrust_of};
 use crate::pod::PodView;
+use crate::pod_table::PodTable;
 use crate::pools::Pools;
 use crate::reservations::{carried_by_all, from_wire};
 use crate::shapes::{Shape, Shapes};
@@ -12,7 +14,7 @@ use fairlead_crds::node_placement::Reservation as WireReservation;
 use fairlead_crds::{NodePlacement, NodeTopology};
 use fairlead_fairshare::ResourceVector;
 use fairlead_placement::{Beside, Promise, Reason, Reservation, ReservationFault, Room};
-use fairlead_topology::{CpuMask, FreeSummary, Machine};
+use fairlead_topology::{CpuMask, FreeSummary, Machine, NumaHugePages};
 use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -168,6 +170,8 @@ pub struct NodeView {
     pub requested: ResourceVector,
     /// The part of `requested` of pods that belong to no tenant.
     pub unmanaged: ResourceVector,
+    /// Huge pages that nobody holds; empty on a node that is not trusted.
+    pub(crate) huge_pages_free: Vec<NumaHugePages>,
     /// What is free, counted for fast answers; there on trusted nodes.
     pub(crate) summary: Option<FreeSummary>,
     /// How many CPUs of `free` are the shared pool's: all but the isolated ones.
@@ -180,12 +184,13 @@ pub struct NodeView {
     pub(crate) unreadable: Vec<String>,
     /// Aligned holes in `free`.
     pub holes: Holes,
-    /// The pods of WorkerPools that hold CPUs of their own here.
+    /// The pods that hold or were promised CPUs of their own here and matter to others.
     pub(crate) neighbours: Vec<Neighbour>,
     /// What all of this was made from, for the dump.
     pub(crate) facts: Arc<NodeFacts>,
     pub(crate) topology: Option<Arc<TopologyFacts>>,
     pub(crate) entry: Option<Arc<PlacementEntry>>,
+    pub(crate) stamp: Stamp,
 }
 
 impl Named for NodeView {
@@ -204,6 +209,9 @@ pub(crate) struct Parts<'a> {
     /// The pods bound here, and whether they belong to a tenant.
     pub(crate) pods: Vec<(&'a PodView, bool)>,
     pub(crate) pools: &'a Pools,
+    /// Of all nodes, and of none.
+    pub(crate) all_pods: &'a PodTable,
+    pub(crate) stamp: Stamp,
 }
 
 /// Requests of the live pods of a node.
@@ -292,19 +300,14 @@ impl Parts<'_> {
         carried_by_all(self.pods.iter().map(|(pod, _)| *pod).filter(|pod| !pod.terminal), &machine)
     }
 
-    /// Pods of WorkerPools with CPUs of their own, by reservation or by annotation. One that is promised something and not
-    /// bound yet counts once it is bound.
+    /// Pods with CPUs of their own, by reservation, by annotation or by a promise of this process, bound or not: one that is
+    /// on its way here is held against others as they against it.
     fn neighbours(&self, beside: &Beside) -> Vec<Neighbour> {
         let listed = self.listed();
+        let is_here = |pod: &PodView| pod.node.as_deref().is_none_or(|node| node == self.name);
         let neighbour = |held: &Reservation| {
-            let (pod, _) = self.pods.iter().find(|(pod, _)| pod.id.uid == held.pod.uid)?;
-            let pool = self.pools.of_pod(&pod.id.namespace, &pod.labels)?;
-            Some(Neighbour {
-                namespace: pod.id.namespace.clone(),
-                pool: pool.name.clone(),
-                pod_uid: pod.id.uid.clone(),
-                cpus: held.cpus.clone(),
-            })
+            let pod = self.all_pods.get(&held.pod.uid).filter(|pod| is_here(pod))?;
+            Neighbour::of(pod, self.pools, &held.cpus)
         };
         listed.iter().chain(beside.unlisted(listed, "")).filter_map(neighbour).collect()
     }
@@ -345,13 +348,15 @@ impl NodeView {
         let machine = parts.machine().ok();
         let unknown = unreadable.iter().find(|(uid, _)| !holds(listed, uid));
         let room = parts.room(&beside).and_then(|room| unknown.map_or(Ok(room), |(_, why)| Err(why.clone())));
-        let (free, memory_free_bytes, summary, distrust) = match room {
+        let (room, summary, distrust) = match room {
             Ok((machine, room)) => {
                 let summary = FreeSummary::new(&machine, &room.as_node());
-                (room.cpus, room.memory_bytes, Some(summary), None)
+                (Some(room), Some(summary), None)
             }
-            Err(distrust) => (CpuMask::new(), Vec::new(), None, Some(distrust)),
+            Err(distrust) => (None, None, Some(distrust)),
         };
+        let (free, memory_free_bytes, huge_pages_free) =
+            room.map(|room| (room.cpus, room.memory_bytes, room.huge_pages)).unwrap_or_default();
         let neighbours = parts.neighbours(&beside);
         let groups = parts.topology.map_or(&[][..], |topology| &topology.shape.groups);
         let holes = machine.as_ref().map(|machine| Holes::of(machine, groups, &free)).unwrap_or_default();
@@ -378,6 +383,7 @@ impl NodeView {
             distrust,
             free,
             memory_free_bytes,
+            huge_pages_free,
             shared_reserve: beside.shared_reserve("", 0),
             shared_memory_bytes: load.shared_memory_bytes,
             requested: load.requested,
@@ -390,6 +396,7 @@ impl NodeView {
             facts: Arc::clone(parts.node),
             topology: parts.topology.cloned(),
             entry: parts.placement.cloned(),
+            stamp: parts.stamp,
         }
     }
 

@@ -1,6 +1,8 @@
 //! The cluster at one moment; never changes, shared by everybody who decides.
+use crate::brief::Briefs;
 use crate::fields::add;
 use crate::holes::Holes;
+use crate::memo::Memo;
 use crate::names::NameIndex;
 use crate::node::{NodeView, PlacementEntry, holds};
 use crate::observed::distrust_of;
@@ -38,6 +40,10 @@ pub struct Snapshot {
     pub pools: Arc<Pools>,
     /// All pods by UID.
     pub pods: PodTable,
+    /// `nodes` in brief.
+    pub(crate) briefs: Briefs,
+    /// Verdicts on `nodes` and on those of other snapshots of the same model with the same names.
+    pub(crate) memo: Arc<Memo>,
     pub(crate) sums: Sums,
     /// How far the total of each resource goes among the tenants.
     pub(crate) lines: Lines,

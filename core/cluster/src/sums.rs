@@ -6,6 +6,7 @@ use crate::node::NodeView;
 use fairlead_fairshare::ResourceVector;
 use fairlead_placement::Reason;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The sums.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(crate) struct Sums {
     pub(crate) holes: Holes,
     /// Nodes that get no pods with CPUs of their own, by reason.
     pub(crate) distrusted: BTreeMap<Reason, usize>,
+    /// Pods with CPUs of their own that dislike a WorkerPool, by namespace and pool; mostly there are none.
+    disliked: Arc<BTreeMap<String, BTreeMap<String, usize>>>,
 }
 
 /// Amounts of many nodes, and how many nodes list each; wide enough never to saturate, so that what was added can be taken
@@ -61,12 +64,21 @@ fn left(view: &NodeView, less: &ResourceVector) -> ResourceVector {
     left
 }
 
+/// Namespace and pool for each that a pod on the node dislikes.
+fn disliked(view: &NodeView) -> impl Iterator<Item = (&String, &String)> {
+    view.neighbours.iter().flat_map(|held| held.dislikes.iter().map(|pool| (&held.namespace, pool)))
+}
+
 impl Sums {
     pub(crate) fn add(&mut self, view: &NodeView) {
         self.reservations += view.listed().len();
         self.holes.add(&view.holes);
         if let Some(distrust) = &view.distrust {
             *self.distrusted.entry(distrust.reason).or_default() += 1;
+        }
+        for (namespace, pool) in disliked(view) {
+            let pools = Arc::make_mut(&mut self.disliked).entry(namespace.clone()).or_default();
+            *pools.entry(pool.clone()).or_default() += 1;
         }
         if view.ready && !view.unschedulable {
             self.total.add(&left(view, &view.unmanaged));
@@ -81,10 +93,30 @@ impl Sums {
             *count -= 1;
         }
         self.distrusted.retain(|_, count| *count > 0);
+        for (namespace, pool) in disliked(view) {
+            self.like_again(namespace, pool);
+        }
         if view.ready && !view.unschedulable {
             self.total.remove(&left(view, &view.unmanaged));
             self.free.remove(&left(view, &view.requested));
         }
+    }
+
+    fn like_again(&mut self, namespace: &str, pool: &str) {
+        let disliked = Arc::make_mut(&mut self.disliked);
+        let Some(pools) = disliked.get_mut(namespace) else { return };
+        if let Some(count) = pools.get_mut(pool) {
+            *count -= 1;
+        }
+        pools.retain(|_, count| *count > 0);
+        if pools.is_empty() {
+            disliked.remove(namespace);
+        }
+    }
+
+    /// Whether some pod with CPUs of its own dislikes that pool.
+    pub(crate) fn is_disliked(&self, namespace: &str, pool: &str) -> bool {
+        self.disliked.get(namespace).is_some_and(|pools| pools.contains_key(pool))
     }
 
     pub(crate) fn total(&self) -> ResourceVector {

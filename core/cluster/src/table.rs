@@ -49,11 +49,11 @@ impl<V: Named> Table<V> {
         table
     }
 
-    /// Puts the view in the place of the one of its name; false if there is none.
-    pub(crate) fn replace(&mut self, view: Arc<V>) -> bool {
-        let Some(index) = self.position(view.name()) else { return false };
-        let slot = self.chunks.get_mut(index / CHUNK).and_then(|chunk| Arc::make_mut(chunk).get_mut(index % CHUNK));
-        slot.map(|slot| *slot = view).is_some()
+    /// Puts the view in the place of the one of its name, and says which; none if there is no such name.
+    pub(crate) fn replace(&mut self, view: Arc<V>) -> Option<usize> {
+        let index = self.position(view.name())?;
+        *Arc::make_mut(self.chunks.get_mut(index / CHUNK)?).get_mut(index % CHUNK)? = view;
+        Some(index)
     }
 
     /// The dense index of a name.
@@ -138,8 +138,8 @@ mod tests {
     fn a_copy_shares_all_chunks_but_the_changed_one() {
         let before = table(300);
         let mut after = before.clone();
-        assert!(after.replace(Arc::new(Thing("t00070".into(), 7))));
-        assert!(!after.replace(Arc::new(Thing("new".into(), 7))));
+        assert_eq!(after.replace(Arc::new(Thing("t00070".into(), 7))), Some(70));
+        assert_eq!(after.replace(Arc::new(Thing("new".into(), 7))), None);
         assert_eq!((before.get("t00070").unwrap().1, after.get("t00070").unwrap().1), (0, 7));
         let shared = before.chunks.iter().zip(&after.chunks).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
         assert_eq!(shared, before.chunks.len() - 1);

@@ -16,9 +16,8 @@ use support::{Like, model, node, one_node, placement, pod, pool, topology};
 /// `n1` with a device on each of its two NUMA nodes.
 fn with_devices() -> Model {
     let mut machine = topology("n1");
-    let device = |address: &str, cpus: &str| {
-        json!({"address": address, "class": "0302", "id": "10de:2330", "cpus": cpus})
-    };
+    let device =
+        |address: &str, cpus: &str| json!({"address": address, "class": "0302", "id": "10de:2330", "cpus": cpus});
     machine.spec.pci_devices =
         serde_json::from_value(json!([device("0000:0a:00.0", "0-3"), device("0000:8a:00.0", "4-7")])).unwrap();
     model(vec![node("n1")], vec![machine], vec![placement("n1", 1, &[])])
@@ -111,7 +110,8 @@ fn claims_have_the_names_that_the_pod_or_its_status_gives_them() {
 
 #[test]
 fn a_device_is_found_by_its_address_or_else_by_its_numa_node() {
-    let near = |attributes: Value| known(Some("g"), &[slice("n1", 1, json!([{"name": "g", "attributes": attributes}]))]);
+    let near =
+        |attributes: Value| known(Some("g"), &[slice("n1", 1, json!([{"name": "g", "attributes": attributes}]))]);
     let (pci, numa) = ("resource.kubernetes.io/pciBusID", "resource.kubernetes.io/numaNode");
     assert_eq!(near(json!({pci: {"string": "0000:8A:00.0"}})).as_deref(), Ok("4-7"));
     assert_eq!(near(json!({pci: {"string": "0000:8a:00.0"}, numa: {"int": 0}})).as_deref(), Ok("4-7"));

@@ -1,4 +1,5 @@
-//! Laws over random clusters: a relist gives what the events gave (I7); filter and choice never disagree.
+//! Laws over random clusters: a relist gives what the events gave (I7); filter and choice never disagree; what is remembered
+//! is what would be found anew.
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, reason = "tests")]
 mod support;
 
@@ -232,6 +233,7 @@ fn agree(snapshot: &Snapshot) -> Result<(), TestCaseError> {
             let asking = pod(uid, &like);
             let wish = snapshot.wish_of(&asking);
             let chosen = snapshot.choose(index, &wish);
+            prop_assert_eq!(snapshot.judge_of(&wish).of(index), snapshot.judge(index, &wish), "remembered or anew");
             prop_assert_eq!(snapshot.judge(index, &wish), chosen.as_ref().map(|c| c.score).map_err(|reason| *reason));
             // A pod that is bound and carries CPUs is placed no more.
             if view.held_by(uid).is_some() || view.beside.carried.iter().any(|held| held.pod.uid == uid) {

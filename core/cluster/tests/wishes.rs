@@ -6,7 +6,9 @@ use fairlead_cluster::{Change, Event, Model, Reason, Snapshot, Weighing, WishSou
 use fairlead_topology::Score;
 use serde_json::json;
 use std::sync::Arc;
-use support::{Like, add_pod, bound_on, namespace, observed, one_node, placement, pod, pool, quota, reserved, topology};
+use support::{
+    Like, add_pod, bound_on, namespace, observed, one_node, placement, pod, pool, quota, reserved, topology,
+};
 
 fn with_pools(pools: Vec<fairlead_crds::WorkerPool>) -> Model {
     let mut model = one_node(&[]);
@@ -234,7 +236,9 @@ fn bind_judges_trust_by_the_very_object_it_reads() {
         model.snapshot()
     };
     let p = pod("p", &Like::default());
-    let live = |snapshot: &Snapshot, placement: &fairlead_crds::NodePlacement| reserved(snapshot, &p, &snapshot.placement_live("n1", placement));
+    let live = |snapshot: &Snapshot, placement: &fairlead_crds::NodePlacement| {
+        reserved(snapshot, &p, &snapshot.placement_live("n1", placement))
+    };
     for (odd, reason) in odd {
         let snapshot = seen(odd.clone());
         assert_eq!(snapshot.judge(0, &snapshot.wish_of(&p)).map(|_| ()), Err(reason));

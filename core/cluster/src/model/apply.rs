@@ -1,5 +1,5 @@
 //! Events into the model: for each kind the same three cases, and what each touches.
-use super::Model;
+use super::{Model, unlist};
 use crate::event::{Change, Event};
 use crate::node::{NodeFacts, PlacementEntry, TopologyFacts};
 use crate::pod::PodView;
@@ -88,7 +88,8 @@ impl Model {
                 }
                 // What a list says is so, also where it has a lower generation than what was known: a cluster restored from
                 // a backup shows former states of the same objects. What a patch wrote since the list follows by the watch.
-                all.iter().for_each(|p| self.put_placement(name_of(&p.metadata), Some(Arc::new(PlacementEntry::of(p)))));
+                all.iter()
+                    .for_each(|p| self.put_placement(name_of(&p.metadata), Some(Arc::new(PlacementEntry::of(p)))));
             }
             Change::Apply(placement) => {
                 self.set_placement(name_of(&placement.metadata), Some(Arc::new(PlacementEntry::of(&placement))));
@@ -212,7 +213,8 @@ impl Model {
         self.dirty.any = true;
         // Which pool the pods on a node belong to is a part of the node's view.
         let pods = self.in_namespace.get(namespace).into_iter().flatten().filter_map(|uid| self.pods.get(uid));
-        let nodes: Vec<String> = pods.filter_map(|pod| pod.node.clone()).collect();
+        let held = |pod: &Arc<PodView>| self.loose.get(&pod.id.uid).into_iter().flatten().cloned().collect::<Vec<_>>();
+        let nodes: Vec<String> = pods.flat_map(|pod| pod.node.clone().into_iter().chain(held(pod))).collect();
         nodes.iter().for_each(|node| self.touch_node(node));
     }
 
@@ -260,6 +262,7 @@ impl Model {
             let nodes: Vec<String> =
                 former.iter().filter_map(|former| former.node.clone()).chain(pod.node.clone()).collect();
             nodes.iter().for_each(|node| self.touch_node(node));
+            self.touch_loose(&uid);
         }
         if let Some(node) = former.and_then(|former| former.node.clone()) {
             unlist(&mut self.on_node, &node, &uid);
@@ -281,13 +284,14 @@ impl Model {
             unlist(&mut self.on_node, node, uid);
             self.touch_node(node);
         }
+        self.touch_loose(uid);
     }
 }
 
 /// The part of a pod that its node's view is made from.
 fn weight_on_node(pod: &PodView) -> impl PartialEq + use<'_> {
     let asks = (&pod.request, pod.exclusive.as_ref());
-    (pod.node.as_ref(), pod.terminal, asks, pod.placement.as_ref(), &pod.scheduler, &pod.labels)
+    (pod.node.as_ref(), pod.terminal, asks, pod.placement.as_ref(), &pod.scheduler, &pod.labels, &pod.wishes)
 }
 
 fn name_of(meta: &ObjectMeta) -> &str {
@@ -316,14 +320,5 @@ fn put<V: PartialEq>(map: &mut BTreeMap<String, V>, name: &str, value: Option<V>
             true
         }
         None => map.remove(name).is_some(),
-    }
-}
-
-fn unlist(index: &mut BTreeMap<String, BTreeSet<String>>, key: &str, uid: &str) {
-    if let Some(uids) = index.get_mut(key) {
-        uids.remove(uid);
-        if uids.is_empty() {
-            index.remove(key);
-        }
     }
 }

@@ -1,7 +1,9 @@
 //! The one mutable thing: takes events in, remembers what they touch, and rebuilds only that for the next snapshot.
 mod apply;
 
+use crate::brief::{Briefs, Stamp};
 use crate::claims::{Claim, Claims};
+use crate::memo::Memo;
 use crate::names::NameIndex;
 use crate::node::{NodeFacts, NodeView, Parts, PlacementEntry, TopologyFacts};
 use crate::pod_table::PodTable;
@@ -38,6 +40,10 @@ pub struct Model {
     listed: Listed,
     dirty: Dirty,
     views: BTreeMap<String, Arc<NodeView>>,
+    /// Names of the nodes where a pod holds something without being bound there, by its UID: their views change with it.
+    loose: BTreeMap<String, BTreeSet<String>>,
+    /// Of the view that was built last.
+    stamp: u64,
     tenants: BTreeMap<String, Arc<TenantView>>,
     sums: Sums,
     waters: Waters,
@@ -129,27 +135,34 @@ impl Model {
             nodes.extend(self.on_node.keys().cloned());
             owners = Arc::new(self.claims.owners().clone());
         }
-        let mut node_table = self.snapshot.nodes.clone();
+        let (mut node_table, mut briefs) = (self.snapshot.nodes.clone(), self.snapshot.briefs.clone());
         let mut tenant_table = self.snapshot.tenants.clone();
         for name in nodes {
-            let replaced = self.rebuild_node(name).is_none_or(|view| node_table.replace(view));
-            debug_assert!(replaced || dirty.node_names, "a view without a place in the table");
+            let Some(view) = self.rebuild_node(name) else { continue };
+            let replaced = node_table.replace(Arc::clone(&view));
+            debug_assert!(replaced.is_some() || dirty.node_names, "a view without a place in the table");
+            replaced.into_iter().for_each(|index| briefs.replace(index, &view));
         }
+        let (mut index, mut memo) = (Arc::clone(&self.snapshot.index), Arc::clone(&self.snapshot.memo));
         if dirty.node_names {
             node_table = Table::of_sorted(self.views.values().cloned());
+            briefs = Briefs::of(self.views.values().map(|view| &**view));
+            index = Arc::new(self.name_index());
+            memo = Arc::new(Memo::of_nodes(node_table.len()));
         }
         let mut same_tenants = true;
         for name in tenants {
-            same_tenants &= self.rebuild_tenant(name).is_some_and(|view| tenant_table.replace(view));
+            same_tenants &= self.rebuild_tenant(name).is_some_and(|view| tenant_table.replace(view).is_some());
         }
         if !same_tenants {
             tenant_table = Table::of_sorted(self.tenants.values().cloned());
         }
-        let index = if dirty.node_names { Arc::new(self.name_index()) } else { Arc::clone(&self.snapshot.index) };
         self.snapshot = Arc::new(Snapshot {
             synced: self.synced(),
             generation: self.snapshot.generation + 1,
             nodes: node_table,
+            briefs,
+            memo,
             tenants: tenant_table,
             namespaces: Arc::clone(&self.namespaces),
             pools: Arc::clone(&self.pools),
@@ -193,8 +206,10 @@ impl Model {
         let former = self.views.remove(&name);
         if let Some(former) = &former {
             self.sums.remove(former);
+            former.loose.iter().for_each(|uid| unlist(&mut self.loose, uid, &name));
         }
         let node = self.nodes.get(&name)?;
+        self.stamp += 1;
         let bound = self.on_node.get(&name).into_iter().flatten().filter_map(|uid| self.pods.get(uid));
         let promised = self.promises.values().filter(|(on, _)| *on == name).map(|(_, held)| held.clone());
         let view = Arc::new(NodeView::build(Parts {
@@ -205,7 +220,12 @@ impl Model {
             promises: promised.collect(),
             pods: bound.map(|pod| (&**pod, self.claims.owner(&pod.id.namespace).is_some())).collect(),
             pools: &self.pools,
+            all_pods: &self.pods,
+            stamp: Stamp(self.stamp),
         }));
+        for uid in &view.loose {
+            self.loose.entry(uid.clone()).or_default().insert(name.clone());
+        }
         self.sums.add(&view);
         self.views.insert(name, Arc::clone(&view));
         Some(view)
@@ -227,7 +247,23 @@ impl Model {
         Some(view)
     }
 
+    /// Nodes where something is held for a pod that is not bound there.
+    fn touch_loose(&mut self, pod_uid: &str) {
+        let nodes: Vec<String> = self.loose.get(pod_uid).into_iter().flatten().cloned().collect();
+        nodes.iter().for_each(|node| self.touch_node(node));
+    }
+
     fn name_index(&self) -> NameIndex {
         NameIndex::of(self.views.keys().map(String::as_str))
+    }
+}
+
+/// Takes one entry out of an index of sets.
+fn unlist(index: &mut BTreeMap<String, BTreeSet<String>>, key: &str, entry: &str) {
+    if let Some(entries) = index.get_mut(key) {
+        entries.remove(entry);
+        if entries.is_empty() {
+            index.remove(key);
+        }
     }
 }

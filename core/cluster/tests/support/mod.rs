@@ -222,7 +222,13 @@ pub fn bound(snapshot: &Snapshot, uid: &str, cpu: &'static str) -> Result<CpuMas
 
 pub fn bound_on(snapshot: &Snapshot, node: &str, pod: &Pod) -> Result<CpuMask, Reason> {
     let request = BindRequest { pod: PodWish::of(pod).id, node: node.to_owned() };
-    drive(snapshot, request, pod, |node| snapshot.placement(node))
+    drive(snapshot, request, pod, |node| {
+        let mut read = snapshot.placement(node);
+        if let PlacementRead::Found(facts) = &mut read {
+            facts.around = snapshot.around(node, &snapshot.wish_of(pod));
+        }
+        read
+    })
 }
 
 /// The CPUs that a bind of the pod to `n1` would reserve, if every reading of the NodePlacement gives this.
