@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::Api;
 
 pub use self::probe::{Confinement, GuestProcess, Probe, Throttling, list};
-pub use self::qemu::{FOUR_NODES, Machine};
+pub use self::qemu::{FOUR_NODES, HUGE_PAGE_BYTES, Machine};
 use crate::bed::Bed;
 use crate::control_plane::base_env;
 use crate::eventually::{Seen, eventually};

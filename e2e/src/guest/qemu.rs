@@ -8,7 +8,7 @@ use std::path::Path;
 pub struct Machine {
     /// NUMA nodes, each a socket.
     pub numa_nodes: u32,
-    /// L3 caches of a NUMA node.
+    /// L3 caches of a NUMA node. Each is a die: an emulated L3 is shared by the cores of a die.
     pub l3_per_node: u32,
     /// Cores that share an L3.
     pub cores_per_l3: u32,
@@ -16,17 +16,35 @@ pub struct Machine {
     pub threads_per_core: u32,
     /// Memory of one NUMA node, MiB.
     pub memory_per_node_mib: u32,
+    /// NUMA nodes with huge pages and how many each has, set aside at boot out of that memory.
+    pub huge_pages: &'static [(u32, u32)],
 }
 
-/// 4 NUMA nodes, each with one L3, two cores, four CPUs: 16 CPUs, 3 GiB. Big enough to go wrong, quick to emulate.
-pub const FOUR_NODES: Machine =
-    Machine { numa_nodes: 4, l3_per_node: 1, cores_per_l3: 2, threads_per_core: 2, memory_per_node_mib: 768 };
+/// Bytes of a huge page of the machine.
+pub const HUGE_PAGE_BYTES: i64 = 2 << 20;
+
+/// 4 NUMA nodes, each with two L3 of two cores, eight CPUs: 32 CPUs, 3 GiB. Big enough to go wrong, quick to emulate. Huge
+/// pages are where nobody would go by himself: few on node 2, more on node 3.
+pub const FOUR_NODES: Machine = Machine {
+    numa_nodes: 4,
+    l3_per_node: 2,
+    cores_per_l3: 2,
+    threads_per_core: 2,
+    memory_per_node_mib: 768,
+    huge_pages: &[(2, 8), (3, 32)],
+};
 
 impl Machine {
+    /// Logical CPUs that share an L3.
+    #[must_use]
+    pub fn cpus_per_l3(self) -> u32 {
+        self.cores_per_l3 * self.threads_per_core
+    }
+
     /// Logical CPUs of one NUMA node. They are numbered node by node, threads of a core side by side.
     #[must_use]
     pub fn cpus_per_node(self) -> u32 {
-        self.l3_per_node * self.cores_per_l3 * self.threads_per_core
+        self.l3_per_node * self.cpus_per_l3()
     }
 
     /// Logical CPUs.
@@ -37,6 +55,20 @@ impl Machine {
 
     fn memory_mib(self) -> u32 {
         self.numa_nodes * self.memory_per_node_mib
+    }
+
+    /// Huge pages of a NUMA node.
+    #[must_use]
+    pub fn huge_pages_of(self, node: u32) -> u32 {
+        self.huge_pages.iter().filter(|(id, _)| *id == node).map(|(_, count)| count).sum()
+    }
+
+    fn kernel_line(self) -> String {
+        let counts: Vec<String> = self.huge_pages.iter().map(|(node, count)| format!("{node}:{count}")).collect();
+        if counts.is_empty() {
+            return KERNEL_LINE.to_owned();
+        }
+        format!("{KERNEL_LINE} hugepagesz={}M hugepages={}", HUGE_PAGE_BYTES >> 20, counts.join(","))
     }
 
     /// Sockets two by two are neighbours: 10 to itself, 21 to the neighbour, 31 to the others.
@@ -100,7 +132,7 @@ impl Start<'_> {
             "-initrd".to_owned(),
             self.initrd.display().to_string(),
             "-append".to_owned(),
-            KERNEL_LINE.to_owned(),
+            machine.kernel_line(),
         ]);
         let disk = format!("file={},format=raw,if=none,id=d0,cache=unsafe", self.disk.display());
         args.extend(["-drive".to_owned(), disk]);
@@ -127,13 +159,24 @@ mod tests {
 
     #[test]
     fn nodes_own_their_cpus_and_distances_are_symmetric() {
-        assert_eq!(FOUR_NODES.cpus(), 16);
+        assert_eq!(FOUR_NODES.cpus(), 32);
         let args = FOUR_NODES.numa_args();
-        assert!(args.contains(&"node,nodeid=3,cpus=12-15,memdev=m3".to_owned()), "{args:?}");
+        assert!(args.contains(&"node,nodeid=3,cpus=24-31,memdev=m3".to_owned()), "{args:?}");
         for from in 0..4 {
             for to in 0..4 {
                 assert_eq!(Machine::distance(from, to), Machine::distance(to, from));
             }
         }
+    }
+
+    #[test]
+    fn huge_pages_are_set_aside_by_node() {
+        assert!(
+            FOUR_NODES.kernel_line().ends_with(" hugepagesz=2M hugepages=2:8,3:32"),
+            "{}",
+            FOUR_NODES.kernel_line()
+        );
+        assert_eq!((FOUR_NODES.huge_pages_of(1), FOUR_NODES.huge_pages_of(3)), (0, 32));
+        assert_eq!(Machine { huge_pages: &[], ..FOUR_NODES }.kernel_line(), KERNEL_LINE);
     }
 }
