@@ -3,7 +3,7 @@ use super::explanation;
 use super::model::{Explanation, Inputs, State, explain};
 use super::render::text;
 use crate::args::{ExplainPodArgs, Output};
-use crate::fake_server::{access, refusal};
+use crate::fake_server::{access, list, refusal};
 use crate::gather::snapshot;
 use fairlead_cluster::{Change, Event, Snapshot};
 use jiff::Timestamp;
@@ -84,7 +84,7 @@ fn explained(pod: &Value, snapshot: Option<&Snapshot>) -> Explanation {
     let pod: Pod = from_value(pod.clone()).unwrap();
     let now = Timestamp::from_second(1_767_225_720).unwrap();
     let missing = if snapshot.is_some() { Vec::new() } else { vec!["list nodes in all namespaces".to_owned()] };
-    explain(&Inputs { pod: &pod, snapshot, quota: None, missing, now })
+    explain(&Inputs { pod: &pod, devices: Vec::new(), snapshot, quota: None, missing, now })
 }
 
 #[test]
@@ -161,6 +161,37 @@ fn a_placed_pod_shows_its_exact_cpus_and_the_other_nodes() {
     assert!(text.contains("CPUs 0-3; memory 1Gi on NUMA node 0"), "{text}");
 }
 
+#[tokio::test]
+async fn a_placed_pod_is_told_what_its_devices_had_to_do_with_its_cpus() {
+    let mut placed = pod("acme", "placed", 4, 1, Some("n1"));
+    placed["spec"]["resourceClaims"] = json!([
+        { "name": "gpu", "resourceClaimName": "mine" }, { "name": "nic", "resourceClaimName": "gone" },
+    ]);
+    let claim = json!({ "metadata": { "name": "mine", "namespace": "acme" }, "spec": {}, "status": { "allocation": {
+        "devices": { "results": [ { "driver": "d", "pool": "n1", "device": "g", "request": "r" } ] } } } });
+    let slice = json!({ "metadata": { "name": "s" }, "spec": { "driver": "d", "nodeName": "n1",
+        "pool": { "name": "n1", "generation": 1, "resourceSliceCount": 1 },
+        "devices": [ { "name": "g", "attributes": { "resource.kubernetes.io/numaNode": { "int": 0 } } } ] } });
+    let answer = move |question: &str| match question {
+        "GET /apis/resource.k8s.io/v1/namespaces/acme/resourceclaims/mine" => (200, claim.clone()),
+        "GET /apis/resource.k8s.io/v1/resourceslices" => list(std::slice::from_ref(&slice)),
+        _ => (404, json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 })),
+    };
+    let (served, asked) = access(answer);
+    let mut missing = Vec::new();
+    let live: Pod = from_value(placed.clone()).unwrap();
+    let devices = super::devices::read(&served, &live, &mut missing).await.unwrap();
+    let snapshot = cluster(std::slice::from_ref(&placed), &json!([]));
+    let cpus = fairlead_topology::CpuMask::parse_list("6-9").unwrap();
+    let notes = super::devices::notes(&devices, snapshot.node_named("n1").unwrap(), &cpus);
+    let gone = "its CPUs were chosen without the devices of its claim nic: its ResourceClaim does not exist";
+    assert_eq!(notes, ["2 of its 4 CPUs are near d/n1/g of its claim gpu", gone]);
+    assert_eq!(asked.lock().unwrap().len(), 3);
+    let (forbidding, _) = access(|_| refusal(403, "forbidden"));
+    assert_eq!(super::devices::read(&forbidding, &live, &mut missing).await.unwrap(), []);
+    assert_eq!(missing, ["get resourceclaims.resource.k8s.io in namespace acme"]);
+}
+
 #[test]
 fn an_annotation_without_reservation_is_not_trusted() {
     let mut placed = pod("acme", "placed", 4, 1, Some("n1"));
@@ -205,7 +236,8 @@ fn who_may_read_only_the_pod_is_told_what_is_left_out() {
     let (pod, quota) = (from_value(waiting).unwrap(), from_value(quota_of_acme).unwrap());
     let missing = vec!["list nodes in all namespaces".to_owned()];
     let now = Timestamp::from_second(1_767_225_720).unwrap();
-    let explanation = explain(&Inputs { pod: &pod, snapshot: None, quota: Some(&quota), missing, now });
+    let explanation =
+        explain(&Inputs { pod: &pod, devices: Vec::new(), snapshot: None, quota: Some(&quota), missing, now });
     let numbers = explanation.tenant_numbers.as_ref().unwrap();
     let cpu = numbers.resources.iter().find(|row| row.resource == "cpu").unwrap();
     assert_eq!((cpu.used, cpu.hard, cpu.request), (28_000, Some(100_000), 4_000));

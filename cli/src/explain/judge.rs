@@ -1,4 +1,5 @@
 //! A released pod: where it is and why there, or what each node would say to it now.
+use super::devices;
 use super::model::{Explanation, Inputs, NodeAnswer, Placed, PlacedContainer, Reserved, carried, condition, since};
 use crate::amount::bytes;
 use crate::drawing::{Holder, Scene};
@@ -60,6 +61,7 @@ pub(super) fn placed(inputs: &Inputs<'_>, wish: &PodWish, view: Option<&PodView>
     if let Some(found) = inputs.snapshot.and_then(|snapshot| snapshot.node_named(&node)) {
         if let Some(held) = found.held_by(&wish.id.uid) {
             notes.extend(terms(found, &held.cpus));
+            notes.extend(devices::notes(&inputs.devices, found, &held.cpus));
             drawing = drawn(found, &wish.id.uid);
             reservation = Some(Reserved { cpus: held.cpus.to_string(), memory: held.memory.iter().copied().collect() });
         } else if !containers.is_empty() {

@@ -1,4 +1,5 @@
 //! `explain`: why a pod is where it is, or why it waits, and what comes next; what a node is, and who holds what there.
+mod devices;
 #[cfg(test)]
 mod explain_test;
 mod judge;
@@ -47,8 +48,10 @@ async fn explanation(access: &Access, args: &ExplainPodArgs) -> Result<Explanati
         // Who sees only a part may still read the own TenantQuota; the label says which that is.
         None => own_quota(access, &pod, &mut gathered.missing).await?,
     };
+    let devices = devices::read(access, &pod, &mut gathered.missing).await?;
     let inputs = Inputs {
         pod: &pod,
+        devices,
         snapshot: gathered.snapshot.as_deref(),
         quota: quota.as_ref(),
         missing: gathered.missing,

@@ -1,7 +1,7 @@
 //! The explanation as a value: computed from objects alone, printed by `render`, or as JSON.
 use super::{judge, waiting};
 use crate::amount::age;
-use fairlead_cluster::{Detail, PodView, PodWish, Snapshot};
+use fairlead_cluster::{ClaimedDevice, Detail, PodView, PodWish, Snapshot};
 use fairlead_crds::placement::Placement;
 use fairlead_crds::{TenantQuota, keys};
 use jiff::Timestamp;
@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 /// All that the explanation depends on.
 pub(super) struct Inputs<'a> {
     pub(super) pod: &'a Pod,
+    /// Devices allocated to it, if it is bound and the user may read them.
+    pub(super) devices: Vec<ClaimedDevice>,
     /// `None` if the user may not read all of the cluster.
     pub(super) snapshot: Option<&'a Snapshot>,
     /// The tenant's TenantQuota, if the pod has a tenant and the user may read it.

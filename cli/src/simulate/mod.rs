@@ -1,4 +1,5 @@
 //! `simulate placement`: what if these pods came to these nodes? The shipped decisions, on files, without a cluster.
+mod devices;
 mod error;
 mod machines;
 mod manifests;

@@ -1,4 +1,5 @@
 //! The run: manifests one after another, each pod placed as extender and scheduler would place it.
+use super::devices::{self, DeviceAfter};
 use super::error::SimulateError;
 use super::manifests::{self, Manifest};
 use super::world::{World, selector_text};
@@ -51,6 +52,9 @@ pub(super) struct Step {
     /// Bytes promised by NUMA node.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) memory_bytes: BTreeMap<u32, u64>,
+    /// Devices of its claims that its CPUs could be near.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) devices: Vec<DeviceAfter>,
     /// What every node said, term by term; the best first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) answers: Vec<Answer>,
@@ -188,6 +192,7 @@ fn pod(world: &mut World, manifest: &Manifest) -> Result<Step, SimulateError> {
         reason: None,
         containers: Vec::new(),
         memory_bytes: BTreeMap::new(),
+        devices: Vec::new(),
         answers: Vec::new(),
     })
 }
@@ -197,7 +202,7 @@ fn pod(world: &mut World, manifest: &Manifest) -> Result<Step, SimulateError> {
 fn place(world: &mut World, pod: Pod) -> Step {
     let pod = world.admit(pod);
     let snapshot = world.snapshot();
-    let wish = snapshot.wish_of(&pod);
+    let wish = PodWish { devices: world.devices_of(&pod), ..snapshot.wish_of(&pod) };
     let (step, reservation) = judge(&snapshot, &wish);
     if let Some(node) = &step.node {
         world.bind(&wish, node, reservation.as_ref());
@@ -215,6 +220,7 @@ fn judge(snapshot: &Snapshot, wish: &PodWish) -> (Step, Option<Reservation>) {
         reason: None,
         containers: Vec::new(),
         memory_bytes: BTreeMap::new(),
+        devices: Vec::new(),
         answers,
     };
     let best = step.answers.first().filter(|answer| answer.fits()).map(|answer| answer.detail.node.clone());
@@ -233,6 +239,7 @@ fn judge(snapshot: &Snapshot, wish: &PodWish) -> (Step, Option<Reservation>) {
         };
         step.containers = placement.containers.into_iter().map(after).collect();
         step.memory_bytes = held.memory.iter().copied().collect();
+        step.devices = snapshot.node_named(&node).map(|view| devices::after(wish, view)).unwrap_or_default();
     }
     (Step { verdict: Verdict::Placed, node: Some(node), ..step }, reservation)
 }
@@ -267,7 +274,8 @@ fn obstacle(node: &NodeView, wish: &PodWish) -> Option<String> {
         let offered = node.allocatable.get(*resource).copied().unwrap_or(0);
         used(resource).saturating_add(**wanted) > offered
     });
-    short.map(|(resource, _)| format!("Insufficient {resource}"))
+    let short = short.map(|(resource, _)| format!("Insufficient {resource}"));
+    short.or_else(|| devices::obstacle(wish, node))
 }
 
 /// Of equals the first of the closed list.

@@ -1,4 +1,5 @@
 //! The run as text for people: one line a pod, then the machines.
+use super::devices::DeviceAfter;
 use super::placement::{Run, Step, Verdict};
 use crate::table::Table;
 
@@ -45,12 +46,21 @@ fn cpus(step: &Step) -> String {
 
 fn why(step: &Step) -> String {
     match step.verdict {
-        Verdict::Placed | Verdict::Deleted => String::new(),
+        Verdict::Placed => step.devices.iter().map(device).collect::<Vec<_>>().join("; "),
+        Verdict::Deleted => String::new(),
         Verdict::Refused => step.answers.first().map_or_else(String::new, |answer| {
             let obstacle = answer.obstacle.clone();
             let said = obstacle.unwrap_or_else(|| answer.detail.message.clone());
             format!("{}: {said}", answer.detail.node)
         }),
+    }
+}
+
+fn device(device: &DeviceAfter) -> String {
+    let name = device.device.as_deref().unwrap_or("the devices");
+    match &device.unlocated {
+        None => format!("near {name} of claim {}", device.claim),
+        Some(why) => format!("without {name} of claim {}: {why}", device.claim),
     }
 }
 

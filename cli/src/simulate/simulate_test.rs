@@ -149,3 +149,56 @@ fn bad_input_is_named() {
     assert!(wrong("kind: Pod\nmetadata: {name: a}\nspec: 5", &["--node", SMALL]).contains("not a valid Pod"));
     assert!(wrong(&pod("a", 1, ""), &["--node", "x=synthetic:nonsense"]).contains("--node x"));
 }
+
+/// Claims with the allocation that a scheduler wrote, and the slice of node `big` with a device on its second socket.
+const CLAIMS: &str = "
+kind: ResourceSlice
+apiVersion: resource.k8s.io/v1
+metadata: { name: big-gpu }
+spec:
+  driver: gpu.example.com
+  nodeName: big
+  pool: { name: big, generation: 1, resourceSliceCount: 1 }
+  devices:
+  - name: gpu-1
+    attributes: { resource.kubernetes.io/numaNode: { int: 1 } }
+---
+kind: ResourceClaim
+apiVersion: resource.k8s.io/v1
+metadata: { name: mine }
+spec: {}
+status:
+  allocation:
+    devices: { results: [ { request: gpu, driver: gpu.example.com, pool: big, device: gpu-1 } ] }
+";
+
+fn claiming(name: &str, claim: &str, annotations: &str) -> String {
+    format!("{}  resourceClaims: [ {{ name: gpu, resourceClaimName: {claim} }} ]\n", pod(name, 4, annotations))
+}
+
+#[test]
+fn a_pod_gets_cpus_near_the_device_of_its_claim() {
+    let big = LARGE.replace("large", "big");
+    let nodes = ["--node", &big, "--node", SMALL];
+    let manifests = [CLAIMS.to_owned(), claiming("a", "mine", ""), claiming("b", "other", "")].concat();
+    let run = simulate(&manifests, &nodes).unwrap();
+    assert_eq!(nodes_of(&run)[0], Some("big"));
+    assert_eq!(
+        (run.steps[0].containers[0].cpus.as_str(), run.steps[0].containers[0].memory_nodes.as_str()),
+        ("16-19", "1")
+    );
+    let small = run.steps[0].answers.iter().find(|answer| answer.detail.node == "small").unwrap();
+    assert_eq!(small.obstacle.as_deref(), Some("gpu.example.com/big/gpu-1 of claim gpu is on node big"));
+    assert_eq!(run.steps[1].verdict, Verdict::Placed);
+    assert_eq!(run.steps[0].devices[0].near_cpus.as_deref(), Some("16-31"));
+    let text = render::text(&run);
+    assert!(text.contains("near gpu.example.com/big/gpu-1 of claim gpu"), "{text}");
+    assert!(text.contains("without the devices of claim gpu: its ResourceClaim does not exist"), "{text}");
+    let renounced = [CLAIMS, &claiming("a", "mine", "topology.fairlead.dev/near: ''")].concat();
+    let run = simulate(&renounced, &nodes).unwrap();
+    assert_eq!((run.steps[0].containers[0].cpus.as_str(), run.steps[0].devices.len()), ("0-3", 0));
+    let gone = "---\nkind: ResourceClaim\n$patch: delete\nmetadata: { name: other }\n";
+    assert!(matches!(simulate(&[CLAIMS, gone].concat(), &nodes), Err(SimulateError::NotThere { .. })));
+    let template = "kind: ResourceClaimTemplate\nmetadata: { name: gpu }\n";
+    assert!(matches!(simulate(template, &nodes), Err(SimulateError::Kind { .. })));
+}

@@ -1,7 +1,8 @@
 //! The simulated cluster: the shipped model, fed with manifests instead of watches.
+use super::devices::Devices;
 use super::error::SimulateError;
 use super::manifests::Manifest;
-use fairlead_cluster::{Change, Dump, Event, Model, PodDump, PodWish, Snapshot, annotation_of, to_wire};
+use fairlead_cluster::{Change, ClaimedDevice, Dump, Event, Model, PodDump, PodWish, Snapshot, annotation_of, to_wire};
 use fairlead_crds::{NodePlacement, NodePlacementSpec, NodeTopology, NodeTopologySpec, TenantQuota, WorkerPool, keys};
 use fairlead_placement::Reservation;
 use k8s_openapi::api::core::v1::{Namespace, Node, NodeCondition, NodeStatus, Pod, PodCondition, PodSpec};
@@ -12,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Kinds that are understood, for messages.
-pub(super) const KINDS: &str = "Pod, Deployment, StatefulSet, ReplicaSet, Job, WorkerPool, TenantQuota, Namespace, Node, NodeTopology or NodePlacement";
+pub(super) const KINDS: &str = "Pod, Deployment, StatefulSet, ReplicaSet, Job, WorkerPool, TenantQuota, Namespace, Node, NodeTopology, NodePlacement, ResourceClaim or ResourceSlice";
 
 /// The model with what it was fed.
 pub(super) struct World {
@@ -22,6 +23,7 @@ pub(super) struct World {
     /// By namespace and name; of pods of a dump only what a deletion needs is there.
     pods: BTreeMap<(String, String), Pod>,
     namespaces: BTreeSet<String>,
+    devices: Devices,
     /// Pods given so far; makes UIDs and creation times.
     count: i64,
 }
@@ -47,6 +49,7 @@ impl World {
             placements: BTreeMap::new(),
             pods: BTreeMap::new(),
             namespaces: BTreeSet::new(),
+            devices: Devices::default(),
             count: 0,
         }
     }
@@ -66,6 +69,7 @@ impl World {
             placements: dump.placements.iter().map(named).collect(),
             pods: dump.pods.iter().map(known).collect(),
             namespaces: dump.namespaces.iter().map(|namespace| namespace.name.clone()).collect(),
+            devices: Devices::default(),
             count: 0,
         })
     }
@@ -182,6 +186,8 @@ impl World {
                 held.spec = given.spec;
                 self.put_placement(held);
             }
+            "ResourceClaim" => self.devices.claim(manifest)?,
+            "ResourceSlice" => self.devices.slice(manifest)?,
             kind => {
                 return Err(SimulateError::Kind { at: manifest.at.clone(), kind: kind.to_owned(), known: KINDS });
             }
@@ -194,6 +200,11 @@ impl World {
             let namespace = Namespace { metadata: meta(name, None), ..Namespace::default() };
             self.model.apply(Event::Namespaces(Change::Apply(namespace)));
         }
+    }
+
+    /// Devices allocated to the claims of a pod.
+    pub(super) fn devices_of(&self, pod: &Pod) -> Vec<ClaimedDevice> {
+        self.devices.of(pod)
     }
 
     /// A pod that waits for a node. What a pod of an API server has and a manifest lacks is filled in.
