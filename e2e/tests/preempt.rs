@@ -1,9 +1,13 @@
 //! A pod that needs room, on the genuine control plane: it preempts exactly the pod that must go, and it is woken when a
-//! node has room again without anything happening that kube-scheduler watches.
+//! node has room again without anything happening that kube-scheduler watches. And one that claims a device: it gets CPUs
+//! near it.
 #![cfg(feature = "control-plane")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
-use anyhow::Result;
+#[path = "preempt/claims.rs"]
+mod claims;
+
+use anyhow::{Context as _, Result};
 use fairlead_e2e::bed::{Bed, Options};
 use fairlead_e2e::eventually::{eventually, seen};
 use fairlead_e2e::release;
@@ -62,7 +66,8 @@ async fn a_pod_that_needs_room() {
     bed.install_fairlead(&release::values(&bed)).await.unwrap();
     let outcome = async {
         preempts_what_must_go(&bed).await?;
-        is_woken(&bed).await
+        is_woken(&bed).await?;
+        claims::cpus_are_near_the_allocated_device(&bed).await
     };
     if let Err(error) = outcome.await {
         panic!("{error:#}\n{}", bed.release_logs());
@@ -96,19 +101,22 @@ async fn preempts_what_must_go(bed: &Bed) -> Result<()> {
     Ok(())
 }
 
+/// Name of the agent's pod on a node.
+async fn agent_of(bed: &Bed, node: &str) -> Result<String> {
+    let pods = bed.kubectl.run(&["-n", "fairlead-system", "get", "pods", "-o", "json"], LIMIT).await?;
+    let pods: Value = serde_json::from_str(&pods)?;
+    let on_node = pods["items"].as_array().into_iter().flatten().filter(|pod| pod["spec"]["nodeName"] == node);
+    let name = on_node.filter_map(|pod| pod["metadata"]["name"].as_str()).find(|name| name.contains("agent"));
+    Ok(name.context("no agent on the node")?.to_owned())
+}
+
 /// The node's machine is unknown for a while: its NodeTopology comes back, which no scheduler watches.
 async fn is_woken(bed: &Bed) -> Result<()> {
     for name in ["urgent", "keeps", "stays"] {
         bed.kubectl.run(&["delete", "pod", name, "--wait=true"], LIMIT).await?;
     }
     // Its agent would publish it again at once.
-    let agents = bed.kubectl.run(&["-n", "fairlead-system", "get", "pods", "-o", "json"], LIMIT).await?;
-    let agents: Value = serde_json::from_str(&agents)?;
-    let of_node = |pod: &&Value| {
-        pod["spec"]["nodeName"] == NODE && pod["metadata"]["name"].as_str().is_some_and(|name| name.contains("agent"))
-    };
-    let agent =
-        agents["items"].as_array().and_then(|all| all.iter().find(of_node)).unwrap()["metadata"]["name"].clone();
+    let agent = agent_of(bed, NODE).await?;
     let signal = |signal| bed.kubelet.signal(signal, |running| agent == running.pod.as_str());
     assert_eq!(signal(rustix::process::Signal::STOP), 1);
     let mut topology = get(bed, "nodetopology", NODE).await?;
