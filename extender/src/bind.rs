@@ -1,24 +1,26 @@
 //! `/bind`: drives one [`fairlead_placement::bind`] step by step within its deadline.
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fairlead_cluster::{ClaimedDevice, PodView, PodWish, Unlocated};
 use fairlead_placement::bind::{State, step};
 use fairlead_placement::{BindError, BindRequest, Event, PlacementRead, PodRef, Promise, Reason, Request, Reservation};
-use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use crate::courier::Courier;
 use crate::devices::devices_of;
+use crate::duty::Duty;
 use crate::metrics::ExtenderMetrics;
 use crate::model::Message;
+use crate::reaper::LEASE_NAME;
+use crate::turns::{Place, Turns};
 use crate::wire::BindingArgs;
 
 /// A third of the deadline for one call: so a lost answer leaves time to read what became of it and to try again.
 const CALLS_PER_DEADLINE: u32 = 3;
-/// Binds to one node take turns; nodes that share a turn only wait a little longer than they must.
-const TURNS: usize = 256;
+/// And never longer than that: a term of the Lease ends 5 s before another replica may begin one.
+const CALL_MAX: Duration = Duration::from_secs(4);
 
 /// Why a pod was not bound; kube-scheduler shows the text in the pod's events.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +34,21 @@ pub enum BindRefusal {
     /// Not everything has been listed yet.
     #[error("{}", Reason::NotSynced.as_str())]
     NotSynced,
+    /// Another replica binds.
+    #[error(
+        "fairlead: another replica of the extender binds now, the one that holds the Lease {LEASE_NAME}; try again"
+    )]
+    OffDuty,
+    /// The time ran out before it was this bind's turn; nothing was written.
+    #[error("fairlead: waited {waited_ms} ms for its turn to write to node {node}, {ahead} binds are still ahead")]
+    Queued {
+        /// Which node.
+        node: String,
+        /// Binds that came before and are not over.
+        ahead: usize,
+        /// The whole time of this bind.
+        waited_ms: u64,
+    },
     /// The bind failed.
     #[error("{}", named(.0))]
     Failed(BindError),
@@ -51,6 +68,8 @@ impl BindRefusal {
         match self {
             Self::Incomplete { .. } => "Incomplete",
             Self::NotSynced => "NotSynced",
+            Self::OffDuty => "OffDuty",
+            Self::Queued { .. } => "Queued",
             Self::BrokeOff => "BrokeOff",
             Self::Failed(error) => match error {
                 BindError::PodGone => "PodGone",
@@ -60,6 +79,7 @@ impl BindRefusal {
                 BindError::PodGated => "PodGated",
                 BindError::BoundElsewhere { .. } => "BoundElsewhere",
                 BindError::Node(reason) => reason.name(),
+                BindError::StillHeld { .. } => "StillHeld",
                 BindError::Contended { .. } => "Contended",
                 BindError::Unanswered { .. } => "Unanswered",
                 BindError::Throttled => "Throttled",
@@ -74,7 +94,7 @@ impl BindRefusal {
 /// What one bind holds and has found out on its way.
 #[derive(Default)]
 struct Attempt<'a> {
-    turn: Option<MutexGuard<'a, ()>>,
+    turn: Option<Place<'a>>,
     /// Devices of the pod's claims, once they were looked up.
     devices: Option<Vec<ClaimedDevice>>,
 }
@@ -84,15 +104,21 @@ pub struct Binder {
     courier: Courier,
     deadline: Duration,
     metrics: ExtenderMetrics,
-    turns: Vec<Mutex<()>>,
+    duty: Duty,
+    turns: Turns,
 }
 
 impl Binder {
     /// Each bind gets `deadline`, everything included.
     #[must_use]
-    pub fn new(courier: Courier, deadline: Duration, metrics: ExtenderMetrics) -> Self {
-        let turns = (0..TURNS).map(|_| Mutex::new(())).collect();
-        Self { courier, deadline, metrics, turns }
+    pub fn new(courier: Courier, deadline: Duration, metrics: ExtenderMetrics, duty: Duty) -> Self {
+        Self { courier, deadline, metrics, duty, turns: Turns::default() }
+    }
+
+    /// Whether binds are carried out here now, or by another replica.
+    #[must_use]
+    pub fn is_on_duty(&self) -> bool {
+        self.duty.binds()
     }
 
     /// Binds a pod; asked again for the same pod and node it succeeds again. `permit` is kept until the bind is over, also
@@ -147,6 +173,9 @@ impl Binder {
         if !snapshot.synced {
             return Err(BindRefusal::NotSynced);
         }
+        if !self.is_on_duty() {
+            return Err(BindRefusal::OffDuty);
+        }
         let pod = snapshot.pods.get(&request.pod.uid);
         if let Some(refusal) = pod.and_then(|pod| snapshot.wish_of_view(pod).refusal) {
             return Err(BindRefusal::Failed(BindError::Node(refusal.reason)));
@@ -154,7 +183,8 @@ impl Binder {
         let pod = pod.map(|pod| snapshot.facts_of_view(pod));
         drop(snapshot);
         let (asking, node) = (request.pod.clone(), request.node.clone());
-        let end = Instant::now() + self.deadline;
+        let begun = Instant::now();
+        let end = begun + self.deadline;
         let start = Event::Start { request, pod, now_ms: now_ms() };
         let (mut state, mut requests) = step(&State::default(), &start);
         let mut attempt = Attempt::default();
@@ -165,12 +195,20 @@ impl Binder {
                 self.metrics.conflicts.inc_by(u64::from(state.conflicts()));
                 return answer.map_err(BindRefusal::Failed);
             }
+            if matches!(next, Request::Reserve { .. } | Request::Bind { .. }) && !self.is_on_duty() {
+                return Err(BindRefusal::OffDuty);
+            }
             let event = tokio::select! {
                 biased;
                 event = self.carry(&next, &asking, &mut attempt) => event,
                 () = tokio::time::sleep_until(end) => Some(Event::DeadlineNear),
             };
             let Some(mut event) = event else { return Err(BindRefusal::BrokeOff) };
+            let ahead = attempt.turn.as_ref().map_or(0, Place::ahead);
+            if event == Event::DeadlineNear && ahead > 0 {
+                let waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+                return Err(BindRefusal::Queued { node, ahead, waited_ms });
+            }
             self.look_around(&asking.uid, &node, &attempt, &mut event);
             (state, requests) = step(&state, &event);
         }
@@ -184,7 +222,10 @@ impl Binder {
                 if attempt.devices.is_none() {
                     attempt.devices = Some(self.devices(asking, node).await);
                 }
-                attempt.turn = self.turn_of(node).await;
+                attempt.turn = self.turns.stand(node);
+                if let Some(place) = &mut attempt.turn {
+                    place.first().await;
+                }
             }
             Request::ReadPlacement { .. } | Request::Release { .. } => {}
             Request::Reserve { node, reservation, shared_milli, .. } => {
@@ -196,7 +237,7 @@ impl Binder {
             }
             _ => attempt.turn = None,
         }
-        self.courier.carry(request, self.deadline / CALLS_PER_DEADLINE).await
+        self.courier.carry(request, CALL_MAX.min(self.deadline / CALLS_PER_DEADLINE)).await
     }
 
     /// Adds what lies around the pod on its node, as filter saw it, and where the devices of its claims are.
@@ -253,13 +294,6 @@ impl Binder {
         if waits {
             drop(seen.await);
         }
-    }
-
-    async fn turn_of(&self, node: &str) -> Option<MutexGuard<'_, ()>> {
-        let mut hasher = DefaultHasher::new();
-        node.hash(&mut hasher);
-        let index = usize::try_from(hasher.finish() % TURNS as u64).ok()?;
-        Some(self.turns.get(index)?.lock().await)
     }
 }
 

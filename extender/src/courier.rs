@@ -86,17 +86,13 @@ impl Courier {
                 writes.extend(lost.map(|held| json!({ "op": "add", "path": "/spec/reservations/-", "value": held })));
                 Event::Patched(self.patch("write reservation", node, uid, *generation, writes, limit).await)
             }
-            Request::Release { node, uid, generation, index, pod_uid } => {
-                let entry = format!("/spec/reservations/{index}");
-                let writes = vec![
-                    json!({ "op": "test", "path": format!("{entry}/podUID"), "value": pod_uid }),
-                    json!({ "op": "remove", "path": entry }),
-                ];
-                Event::Patched(self.patch("free reservation", node, uid, *generation, writes, limit).await)
+            Request::Release { node, uid, generation, entries } => {
+                let writes = removals(entries);
+                Event::Patched(self.patch("free reservations", node, uid, *generation, writes, limit).await)
             }
             Request::Touch { pod, resource_version } => Event::Touched(self.touch(pod, resource_version, limit).await),
             Request::Bind { pod, node, resource_version, placement, .. } => {
-                Event::Bound(self.bind(pod, node, resource_version.clone(), placement.as_ref(), limit).await)
+                Event::Bound(self.bind(pod, node, resource_version, placement.as_ref(), limit).await)
             }
             Request::Pause { pause_ms } => {
                 tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
@@ -209,7 +205,7 @@ impl Courier {
         &self,
         pod: &PodRef,
         node: &str,
-        resource_version: Option<String>,
+        resource_version: &str,
         placement: Option<&Reservation>,
         limit: Duration,
     ) -> BindOutcome {
@@ -252,6 +248,17 @@ enum Trouble {
     Refused,
 }
 
+/// Removes entries of a list in one patch. First every entry is tested, then they go from the end, so that each index is
+/// the one it had.
+fn removals(entries: &[(usize, String)]) -> Vec<Value> {
+    let path = |index: usize| format!("/spec/reservations/{index}");
+    let test = |(index, uid): &(usize, String)| json!({ "op": "test", "path": format!("{}/podUID", path(*index)), "value": uid });
+    let mut indices: Vec<usize> = entries.iter().map(|(index, _)| *index).collect();
+    indices.sort_unstable_by(|a, b| b.cmp(a));
+    let removal = |index| json!({ "op": "remove", "path": path(index) });
+    entries.iter().map(test).chain(indices.into_iter().map(removal)).collect()
+}
+
 fn managed(manager: &str) -> PatchParams {
     PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() }
 }
@@ -265,7 +272,7 @@ fn is_failed_test(error: &ApiError) -> bool {
 fn binding(
     pod: &PodRef,
     node: &str,
-    resource_version: Option<String>,
+    resource_version: &str,
     placement: Option<&Reservation>,
 ) -> Result<Binding, serde_json::Error> {
     let annotation = |held: &Reservation| serde_json::to_string(&annotation_of(held));
@@ -278,7 +285,7 @@ fn binding(
             name: Some(pod.name.clone()),
             namespace: Some(pod.namespace.clone()),
             uid: Some(pod.uid.clone()),
-            resource_version,
+            resource_version: Some(resource_version.to_owned()),
             annotations,
             ..ObjectMeta::default()
         },

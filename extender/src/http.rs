@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::routing::post;
 use fairlead_cluster::Snapshot;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
@@ -121,7 +121,7 @@ async fn schedule(desk: &Desk, verb: Verb, request: Request, answer: fn(&Snapsho
     if verb == Verb::Filter {
         desk.app.metrics.judged(&reply.tally);
     }
-    send(reply)
+    desk.send(reply)
 }
 
 async fn bind(State(desk): State<Arc<Desk>>, request: Request) -> Response {
@@ -141,10 +141,20 @@ async fn bind(State(desk): State<Arc<Desk>>, request: Request) -> Response {
         },
     };
     desk.app.metrics.answered(Verb::Bind, reply.status, begun.elapsed());
-    send(reply)
+    desk.send(reply)
 }
 
 impl Desk {
+    /// A replica that does not bind ends the connection with its answer: those that kube-scheduler keeps open end up at the
+    /// one that does.
+    fn send(&self, reply: Reply) -> Response {
+        let mut response = send(reply);
+        if !self.app.binder.is_on_duty() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
     fn shed(&self) -> Response {
         self.app.metrics.shed();
         say(503, &"too many requests in flight (--max-in-flight); try again")

@@ -15,6 +15,7 @@ pub mod bind;
 pub mod courier;
 pub mod devices;
 pub mod dump;
+pub mod duty;
 pub mod http;
 mod json;
 pub mod metrics;
@@ -22,6 +23,7 @@ pub mod model;
 pub mod preempt;
 pub mod reaper;
 mod run;
+mod turns;
 pub mod wake;
 pub mod wire;
 

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fairlead_cluster::{HOLE_SIZES, Snapshot};
-use fairlead_placement::Reason;
+use fairlead_cluster::{HOLE_SIZES, Snapshot, Survey};
+use fairlead_placement::{Phase, Reason};
 use fairlead_runtime::Metrics;
 use fairlead_runtime::lease::LeaseMetrics;
 use fairlead_runtime::prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -50,6 +50,13 @@ pub struct HoleLabel {
     pub size: u32,
 }
 
+/// Label of the gauge of reservations by phase.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PhaseLabel {
+    /// [`Phase::name`].
+    pub phase: &'static str,
+}
+
 /// Label of counters by outcome.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OutcomeLabel {
@@ -88,6 +95,7 @@ pub struct ExtenderMetrics {
     pub wake_looks_cut: Counter,
     claimed_devices: Family<OutcomeLabel, Counter>,
     reservations: Gauge,
+    phases: Family<PhaseLabel, Gauge>,
     snapshot_generation: Gauge,
     snapshot_published: Gauge<f64, AtomicU64>,
     snapshot_nodes: Gauge,
@@ -155,6 +163,11 @@ impl ExtenderMetrics {
                 "Reservations of all nodes as the watch shows them",
                 Gauge::default(),
             ),
+            phases: metrics.register(
+                "extender_reservation_phases",
+                "Reservations by how far they have come: Reserved, Bound, Observed (seen to run as promised), Lapsed",
+                Family::default(),
+            ),
             snapshot_generation: metrics.register(
                 "extender_snapshot_generation",
                 "Generation of the snapshot in use; it rises with every change seen",
@@ -213,6 +226,16 @@ impl ExtenderMetrics {
     /// The reaper was done with one reservation.
     pub fn released(&self, outcome: &'static str) {
         self.releases.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// All reservations were looked at.
+    pub fn surveyed(&self, survey: &Survey) {
+        for phase in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Released) {
+            let count = survey.phases.get(&phase).copied().unwrap_or(0);
+            self.phases
+                .get_or_create(&PhaseLabel { phase: phase.name() })
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// A refused pod was to be tried again.

@@ -1,5 +1,5 @@
 //! Frees reservations whose pod is gone: looks for candidates in the snapshot and drives [`fairlead_placement::reap`] for
-//! each, while this process holds the reaper's Lease.
+//! those of each node together, while this process holds the Lease of the extender in use.
 //!
 //! Safety does not rest on the Lease: every freeing reads the live pod first and names the generation it rests on. The
 //! Lease only keeps the replicas from doing the same work and from spoiling each other's writes.
@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fairlead_placement::reap::{Candidate, start, step};
-use fairlead_placement::{Event, Request, Reservation, Withdrawal};
-use fairlead_runtime::{API_DEADLINE, LeaseHandle, Pulse};
+use fairlead_placement::{Event, PodRef, Request, Reservation, Withdrawal};
+use fairlead_runtime::lease::LeaseState;
+use fairlead_runtime::{API_DEADLINE, Pulse};
 use futures::StreamExt;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +22,12 @@ use crate::metrics::ExtenderMetrics;
 pub const LEASE_NAME: &str = "fairlead-extender-reaper";
 /// Pause between two looks at the snapshot.
 const PERIOD: Duration = Duration::from_secs(1);
-/// One reservation gets this long.
+/// Those of one node get this long.
 const WITHDRAWAL_DEADLINE: Duration = Duration::from_secs(15);
 /// Nodes visited at once: a shrinking pool gives back hundreds, and the API server has others to serve.
 const AT_ONCE: usize = 8;
+/// Reservations freed by one write: the more pods are read before it, the likelier somebody else has written meanwhile.
+const BATCH: usize = 16;
 /// One that stayed is looked at again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// A reaper that is silent for this long is stuck.
@@ -34,7 +38,7 @@ pub struct Reaper {
     /// The way to the API server.
     pub courier: Courier,
     /// The candidature for [`LEASE_NAME`].
-    pub lease: LeaseHandle,
+    pub lease: watch::Receiver<LeaseState>,
     /// Reservations of unbound pods that were first seen less than this ago belong to binds that may be under way.
     pub grace: Duration,
     /// The counters.
@@ -44,8 +48,8 @@ pub struct Reaper {
 }
 
 impl Reaper {
-    /// Runs until `shutdown`, then ends what is under way and gives the Lease back through `lease_token`.
-    pub async fn run(self, shutdown: CancellationToken, lease_token: CancellationToken) {
+    /// Runs until `shutdown`, then ends what is under way.
+    pub async fn run(self, shutdown: CancellationToken) {
         let mut not_before: BTreeMap<(String, String), Instant> = BTreeMap::new();
         let mut first_seen = FirstSeen::default();
         loop {
@@ -57,7 +61,7 @@ impl Reaper {
             }
             // Also without the Lease: whoever gets it knows how old things are.
             let candidates = self.candidates(&mut first_seen);
-            if self.lease.term().is_none() {
+            if !self.leads() {
                 continue;
             }
             let now = Instant::now();
@@ -66,16 +70,19 @@ impl Reaper {
             let again = Instant::now() + AGAIN_AFTER;
             not_before.extend(kept.into_iter().map(|key| (key, again)));
         }
-        lease_token.cancel();
-        self.lease.ended().await;
+    }
+
+    fn leads(&self) -> bool {
+        self.lease.borrow().term_now().is_some()
     }
 
     fn candidates(&self, first_seen: &mut FirstSeen) -> Vec<Candidate> {
         let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
         let mut look = first_seen.look(Instant::now());
-        let found = self.courier.snapshot().reap_candidates(grace_ms, |node, held| look.known_ms(node, held));
+        let survey = self.courier.snapshot().survey(grace_ms, |node, held| look.known_ms(node, held));
         *first_seen = look.ended();
-        found
+        self.metrics.surveyed(&survey);
+        survey.candidates
     }
 
     /// Tries every candidate once; returns those that stayed, by node and pod UID.
@@ -95,47 +102,60 @@ impl Reaper {
         futures::stream::iter(nodes).buffer_unordered(AT_ONCE).concat().await
     }
 
-    /// One node's candidates, one after the other: at once they would only spoil each other's writes.
+    /// One node's candidates, some in each write. At once the writes would only spoil each other.
     async fn visit(&self, candidates: Vec<Candidate>, shutdown: &CancellationToken) -> Vec<(String, String)> {
         let mut kept = Vec::new();
-        for candidate in candidates {
+        for batch in candidates.chunks(BATCH) {
             if shutdown.is_cancelled() {
                 break;
             }
-            let key = key(&candidate);
-            if !self.withdraw(candidate).await {
-                kept.push(key);
-            }
+            let freed = self.withdraw(batch).await;
+            kept.extend(batch.iter().filter(|candidate| !freed.contains(&candidate.pod)).map(key));
             self.pulse.beat();
         }
         kept
     }
 
-    /// True if the reservation is gone.
-    async fn withdraw(&self, candidate: Candidate) -> bool {
-        let (node, pod) = (candidate.node.clone(), candidate.pod.clone());
+    /// The pods whose reservation is gone.
+    async fn withdraw(&self, batch: &[Candidate]) -> Vec<PodRef> {
+        let node = batch.first().map(|candidate| candidate.node.clone()).unwrap_or_default();
         let end = Instant::now() + WITHDRAWAL_DEADLINE;
-        let (mut state, mut requests) = start(candidate);
+        let pods = batch.iter().map(|candidate| (candidate.pod.clone(), candidate.even_unbound));
+        let (mut state, mut requests) = start(node.clone(), pods);
         while let Some(next) = requests.pop() {
-            if let Request::Finished(how) = next {
-                let (outcome, why) = told(&how);
-                self.metrics.released(outcome);
-                tracing::info!(node, namespace = pod.namespace, pod = pod.name, uid = pod.uid, outcome, why, "Reaped");
-                return !matches!(how, Withdrawal::Kept(_));
+            if let Request::Finished(told) = next {
+                return self.told(&node, told);
             }
             let writes = matches!(next, Request::Touch { .. } | Request::Release { .. });
-            if writes && self.lease.term().is_none() {
-                return false;
+            if writes && !self.leads() {
+                break;
             }
             let event = tokio::select! {
                 biased;
                 event = self.courier.carry(&next, API_DEADLINE) => event,
                 () = tokio::time::sleep_until(end) => Some(Event::DeadlineNear),
             };
-            let Some(event) = event else { return false };
+            let Some(event) = event else { break };
             (state, requests) = step(&state, &event);
         }
-        false
+        Vec::new()
+    }
+
+    fn told(&self, node: &str, told: Vec<(PodRef, Withdrawal)>) -> Vec<PodRef> {
+        let mut gone = Vec::with_capacity(told.len());
+        for (pod, how) in told {
+            let (outcome, why) = match how {
+                Withdrawal::Released => ("Released", ""),
+                Withdrawal::NothingHeld => ("NothingHeld", ""),
+                Withdrawal::Kept(why) => ("Kept", why),
+            };
+            self.metrics.released(outcome);
+            tracing::info!(node, namespace = pod.namespace, pod = pod.name, uid = pod.uid, outcome, why, "Reaped");
+            if !matches!(how, Withdrawal::Kept(_)) {
+                gone.push(pod);
+            }
+        }
+        gone
     }
 }
 
@@ -175,12 +195,4 @@ impl Look<'_> {
 
 fn key(candidate: &Candidate) -> (String, String) {
     (candidate.node.clone(), candidate.pod.uid.clone())
-}
-
-fn told(how: &Withdrawal) -> (&'static str, &'static str) {
-    match how {
-        Withdrawal::Released => ("Released", ""),
-        Withdrawal::NothingHeld => ("NothingHeld", ""),
-        Withdrawal::Kept(why) => ("Kept", why),
-    }
 }

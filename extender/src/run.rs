@@ -21,6 +21,7 @@ use crate::args::{Args, Exposed};
 use crate::bind::Binder;
 use crate::courier::Courier;
 use crate::dump::{dump, explain};
+use crate::duty::Duty;
 use crate::http::{App, HttpLimits, router};
 use crate::metrics;
 use crate::model::{self, watch_everything};
@@ -99,6 +100,8 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let mut config = LeaseConfig::new(&args.own_namespace, LEASE_NAME, unique_identity(&args.own_name));
     config.metrics = counters.lease.clone();
     let lease = lease::run(client.clone(), config, lease_token.clone())?;
+    // Over the network a scheduler reaches any replica.
+    let duty = if tls.is_some() { Duty::while_leading(lease.watch()) } else { Duty::Alone };
     let waker = Waker {
         courier: courier.clone(),
         lease: lease.watch(),
@@ -107,7 +110,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     };
     let reaper = Reaper {
         courier: courier.clone(),
-        lease,
+        lease: lease.watch(),
         grace: deadline + REAP_GRACE,
         metrics: counters.clone(),
         pulse: heartbeat.register("reaper", reaper::SILENCE_MAX),
@@ -121,7 +124,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
 
     let in_flight = args.max_in_flight as usize;
     let limits = HttpLimits { body_bytes: usize::try_from(args.max_body_bytes).unwrap_or(usize::MAX), in_flight };
-    let binder = Arc::new(Binder::new(courier, deadline, counters.clone()));
+    let binder = Arc::new(Binder::new(courier, deadline, counters.clone(), duty));
     let router = router(App { snapshot, binder, metrics: counters, limits });
     // kube-scheduler keeps its connections open between binds, so there are more of them than requests.
     let header_read_timeout = tls.as_ref().map(|_| IDLE_LIMIT);
@@ -130,9 +133,12 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let work = Box::pin(async {
         tokio::join!(
             serve(listener, router, limits, tls, shutdown.token()),
-            reaper.run(shutdown.token(), lease_token),
+            reaper.run(shutdown.token()),
             waker.run(shutdown.token()),
         );
+        // After the last write: whoever takes it binds.
+        lease_token.cancel();
+        lease.ended().await;
     });
     if shutdown.run_until(deadline + GRACE, work).await == Ending::Overran {
         tracing::warn!("Ended with work under way; the next extender continues it");

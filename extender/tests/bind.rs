@@ -5,6 +5,7 @@ mod support;
 
 use std::time::Duration;
 
+use fairlead_extender::duty::Duty;
 use fairlead_extender::reaper::{LEASE_NAME, Reaper};
 use fairlead_runtime::{Heartbeat, LeaseConfig, lease};
 use serde_json::{Value, json};
@@ -254,6 +255,116 @@ async fn many_binds_to_one_node_share_no_cpu_and_conflict_with_nobody() {
     assert!(error.contains("bound to another node"), "{error}");
 }
 
+/// Guaranteed and with whole CPUs, it could have had some of its own; it wishes none (any more).
+fn wishes_none(name: &str) -> Value {
+    let mut pod = pod(name, "4");
+    pod["metadata"]["annotations"] = json!({ "topology.fairlead.dev/cpus": "Shared" });
+    pod["metadata"]["resourceVersion"] = json!("8");
+    pod
+}
+
+#[tokio::test]
+async fn a_pod_whose_wish_changed_leaves_no_reservation_behind() {
+    let mut former = reservation(SINGLE, "uid-p", 0, 2);
+    former["name"] = json!("p");
+    let (house, api) = house(&[wishes_none("p")], &[]);
+    // The watch has not shown yet what another extender reserved by the former wish.
+    let mut placement = api.get(&placement_path("n1")).unwrap();
+    placement["spec"]["reservations"] = json!([reservation(SINGLE, "other", 4, 1), former]);
+    placement["metadata"]["generation"] = json!(2);
+    api.put(placement_path("n1"), placement);
+    assert_eq!(house.bind("p", "n1").await, "");
+    assert_eq!((bound_to(&api, "p"), held(&api, "n1")), (json!("n1"), vec!["other".to_owned()]));
+    assert_eq!(api.seen("PATCH /api/v1/namespaces/apps/pods/p/status"), 1, "no Binding under way can come");
+}
+
+#[tokio::test]
+async fn a_binding_of_a_pod_of_the_shared_pool_is_of_the_version_that_was_judged() {
+    let (house, api) = house(&[pod("p", "500m")], &[]);
+    let mut live = pod("p", "500m");
+    live["metadata"]["resourceVersion"] = json!("9");
+    api.put(pod_path("p"), live);
+    assert_eq!(house.bind("p", "n1").await, "");
+    assert!(house.page.encode().unwrap().contains("fairlead_extender_reservation_conflicts_total 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bind_whose_turn_did_not_come_says_how_many_were_ahead() {
+    let pods: Vec<Value> = (0..3).map(|index| pod(&format!("p{index}"), "4")).collect();
+    let (house, api) = house(&pods, &[]);
+    api.fail_always(Fault::PatchSilence);
+    let names = ["p0", "p1", "p2"];
+    let errors = futures::future::join_all(names.map(|name| house.bind(name, "n1"))).await;
+    let queued = |error: &&String| {
+        let rest = error.strip_prefix("fairlead: waited 3000 ms for its turn to write to node n1, ");
+        rest.is_some_and(|rest| ["1 binds are still ahead", "2 binds are still ahead"].contains(&rest))
+    };
+    let waited = errors.iter().filter(queued).count();
+    let unanswered = errors.iter().filter(|error| *error == "fairlead: no answer from the API server in time").count();
+    assert!(waited > 0 && waited + unanswered == names.len(), "{errors:?}");
+    let page = house.page.encode().unwrap();
+    assert!(page.contains(&format!(r#"fairlead_extender_binds_total{{outcome="Queued"}} {waited}"#)), "{page}");
+}
+
+/// Neither replica's watch shows what the other has just bound.
+#[tokio::test(start_paused = true)]
+async fn of_two_replicas_behind_a_service_one_binds_and_the_pool_keeps_its_reserve() {
+    let api = Api::default();
+    let pods = ["p", "q"].map(|name| pod(name, "3500m"));
+    let replica = |duty| {
+        let mut world = World::default();
+        // Of 32 CPUs 28 are promised: one of the two has room in the pool.
+        world.add("n1", SINGLE, &[reservation(SINGLE, "other", 0, 14)]);
+        world.pods = pods.to_vec();
+        api.put(placement_path("n1"), world.placements[0].clone());
+        House::on_duty(world.model(), &api, duty)
+    };
+    for (name, pod) in ["p", "q"].iter().zip(&pods) {
+        api.put(pod_path(name), pod.clone());
+    }
+    let stop = CancellationToken::new();
+    let candidate = |name: &str| {
+        let config = LeaseConfig::new("fairlead-system", LEASE_NAME, name);
+        lease::run(api.client(), config, stop.clone()).unwrap()
+    };
+    let first = candidate("first");
+    let house = replica(Duty::while_leading(first.watch()));
+    let (status, _) = house.post("/filter", "{}").await;
+    assert_eq!(status, 200, "filter needs no Lease");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let refused = "fairlead: another replica of the extender binds now, the one that holds the Lease \
+                   fairlead-extender-reaper; try again";
+    assert_eq!(house.bind("p", "n1").await, refused, "its term has to settle");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let second = candidate("second");
+    let other = replica(Duty::while_leading(second.watch()));
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let answers = [house.bind("p", "n1").await, other.bind("q", "n1").await];
+    assert_eq!(answers, ["", refused]);
+    assert_eq!(bound_to(&api, "q"), Value::Null);
+    let args = json!({ "PodName": "q", "PodNamespace": "apps", "PodUID": "uid-q", "Node": "n1" }).to_string();
+    let request = |body: String| {
+        http::Request::post("/bind").header("Content-Type", "application/json").body(body.into()).unwrap()
+    };
+    assert_eq!(other.send(request(args.clone())).await.headers()["connection"], "close", "the next goes elsewhere");
+    assert!(!house.send(request(args)).await.headers().contains_key("connection"));
+    stop.cancel();
+    first.ended().await;
+    second.ended().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reaper_frees_all_of_a_node_in_one_write() {
+    let gone: Vec<Value> = (0..12).map(|index| reservation(SINGLE, &format!("gone-{index}"), index, 1)).collect();
+    let (house, api) = house(&[], &gone);
+    let running = reaper(&house, &api, Duration::ZERO);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!((held(&api, "n1").len(), api.seen("PATCH /apis/fairlead.dev/v1alpha1/nodeplacements/n1")), (0, 1));
+    let page = house.page.encode().unwrap();
+    assert!(page.contains(r#"fairlead_extender_releases_total{outcome="Released"} 12"#), "{page}");
+    running.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_reaper_frees_what_nobody_holds_and_nothing_else() {
     let mut runs = pod("runs", "2");
@@ -315,12 +426,19 @@ impl Running {
 fn reaper(house: &House, api: &Api, grace: Duration) -> Running {
     let (shutdown, lease_token) = (CancellationToken::new(), CancellationToken::new());
     let config = LeaseConfig::new("fairlead-system", LEASE_NAME, "me");
+    let lease = lease::run(api.client(), config, lease_token.clone()).unwrap();
     let reaper = Reaper {
         courier: house.courier.clone(),
-        lease: lease::run(api.client(), config, lease_token.clone()).unwrap(),
+        lease: lease.watch(),
         grace,
         metrics: house.metrics.clone(),
         pulse: Heartbeat::new().register("reaper", Duration::from_secs(60)),
     };
-    Running { task: tokio::spawn(reaper.run(shutdown.clone(), lease_token)), shutdown }
+    let stopped = shutdown.clone();
+    let task = tokio::spawn(async move {
+        reaper.run(stopped).await;
+        lease_token.cancel();
+        lease.ended().await;
+    });
+    Running { task, shutdown }
 }

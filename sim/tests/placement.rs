@@ -12,10 +12,25 @@ fn as_shipped_no_cpu_is_promised_twice() {
     for (binds, withdrawals, faults, changes, losses) in
         [(2, 0, 1, 0, 0), (1, 1, 1, 1, 0), (2, 1, 0, 0, 0), (2, 0, 0, 0, 1), (3, 0, 0, 0, 0)]
     {
-        let setting = Setting::usual(Budget { binds, withdrawals, faults, changes, losses });
+        let setting = Setting::usual(Budget { binds, withdrawals, faults, changes, losses, wishes: 0 });
         let found = found(&setting);
         assert_eq!((found.violations, found.path.as_slice()), (0, [].as_slice()), "{setting}");
         assert_eq!(found.most_bound, usize::from(binds), "{setting}: each bind can come to its end");
+    }
+}
+
+#[test]
+fn wishes_may_change_memory_may_be_short_and_two_may_be_withdrawn_at_once() {
+    let budget = |withdrawals, wishes| Budget { withdrawals, wishes, ..Budget::of_binds(2) };
+    for (setting, expected_bound) in [
+        (Setting::usual(budget(0, 1)), 2),
+        (Setting::usual(budget(0, 1)).or_wishing(2), 2),
+        (Setting { nodes: 1, ..Setting::usual(budget(0, 0)) }.short_of_memory(), 1),
+        (Setting::usual(budget(1, 0)).together(), 2),
+    ] {
+        let found = found(&setting);
+        assert_eq!((found.violations, found.path.as_slice()), (0, [].as_slice()), "{setting}");
+        assert_eq!((found.most_bound, found.pruned), (expected_bound, 0), "{setting}");
     }
 }
 

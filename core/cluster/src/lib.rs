@@ -66,7 +66,7 @@ pub use preempt::{Preemptor, Victims};
 pub use reservations::{annotation_of, from_wire, to_wire};
 pub use selector::{Selector, SelectorError};
 pub use share::Weighing;
-pub use snapshot::{LabelChange, NamespaceView, Snapshot};
+pub use snapshot::{LabelChange, NamespaceView, Snapshot, Survey};
 pub use table::{Named, Table};
 pub use tenant::TenantView;
 pub use topology::{TopologyError, description_of, machine_of};

@@ -85,6 +85,8 @@ pub(crate) struct PlacementEntry {
     pub(crate) owner: Option<String>,
     pub(crate) reservations: Result<Vec<Reservation>, Unread>,
     pub(crate) watched: Watched,
+    /// UIDs of the pods that the agent saw to run on exactly what this very object promises them.
+    pub(crate) as_promised: Vec<String>,
 }
 
 /// Reservations that cannot be read.
@@ -101,12 +103,14 @@ impl PlacementEntry {
     pub(crate) fn of(placement: &NodePlacement) -> Self {
         let read: Result<_, _> = placement.spec.reservations.iter().map(from_wire).collect();
         let unread = |fault| Unread { fault, written: placement.spec.reservations.clone() };
+        let watched = Watched::of(placement);
         Self {
+            as_promised: watched.as_promised(read.as_deref().unwrap_or_default()),
             uid: placement.metadata.uid.clone().unwrap_or_default(),
             generation: placement.metadata.generation.unwrap_or(0),
             owner: owning_node(&placement.metadata).map(str::to_owned),
             reservations: read.map_err(unread),
-            watched: Watched::of(placement),
+            watched,
         }
     }
 

@@ -2,7 +2,9 @@
 use crate::node::Distrust;
 use fairlead_crds::node_placement::{ObservedContainer as Wire, PinState};
 use fairlead_crds::{NodePlacement, keys};
-use fairlead_placement::{Beside, Observed, ObservedContainer, Pinning, Reason, Reservation, drift, unforgiven};
+use fairlead_placement::{
+    Beside, Observed, ObservedContainer, Pinning, Reason, Reservation, as_promised, drift, unforgiven,
+};
 use fairlead_topology::CpuMask;
 
 /// The part of a NodePlacement that the agent and people write.
@@ -27,6 +29,15 @@ impl Watched {
             containers: status.map(|status| status.containers.clone()).unwrap_or_default(),
             borne: annotations.and_then(|all| all.get(keys::TRUST_ANNOTATION)).cloned().unwrap_or_default(),
         }
+    }
+
+    /// UIDs of the pods that were seen to run as promised; none where the observation cannot be read.
+    pub(crate) fn as_promised(&self, reservations: &[Reservation]) -> Vec<String> {
+        if self.containers.is_empty() {
+            return Vec::new();
+        }
+        let observed = self.read().unwrap_or_default();
+        as_promised(reservations, &observed).map(str::to_owned).collect()
     }
 
     fn read(&self) -> Result<Observed, Distrust> {

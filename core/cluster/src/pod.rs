@@ -343,6 +343,7 @@ impl PodView {
             gated: wish.gated,
             terminal: self.terminal,
             exclusive: wish.exclusive,
+            may_hold: self.exclusive.is_some(),
             shared_milli: wish.shared_milli,
         }
     }

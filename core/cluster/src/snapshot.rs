@@ -16,8 +16,8 @@ use crate::table::Table;
 use crate::tenant::{QuotaFacts, TenantView};
 use fairlead_crds::NodePlacement;
 use fairlead_fairshare::ResourceVector;
-use fairlead_placement::reap::{Candidate, Seen, candidates};
-use fairlead_placement::{Beside, PlacementFacts, PlacementRead, PodFacts, Reason, Reservation};
+use fairlead_placement::reap::{Candidate, candidate};
+use fairlead_placement::{Beside, Phase, PlacementFacts, PlacementRead, PodFacts, Reason, Reservation, Seen};
 use fairlead_topology::Surroundings;
 use k8s_openapi::api::core::v1::Pod;
 use std::collections::BTreeMap;
@@ -246,32 +246,46 @@ impl Snapshot {
         facts(view, &entry, beside, &unreadable)
     }
 
-    /// Reservations that seem to be held for nobody; the live pod decides ([`fairlead_placement::reap`]). `known_ms` is asked
-    /// for those of unbound pods: how long this process has known that reservation on that node.
-    pub fn reap_candidates(
-        &self,
-        grace_ms: u64,
-        mut known_ms: impl FnMut(&str, &Reservation) -> u64,
-    ) -> Vec<Candidate> {
+    /// How far each reservation has come, and which of them seem to be held for nobody; the live pod decides
+    /// ([`fairlead_placement::reap`]). `known_ms` is asked for those of unbound pods: how long this process has known that
+    /// reservation on that node.
+    pub fn survey(&self, grace_ms: u64, mut known_ms: impl FnMut(&str, &Reservation) -> u64) -> Survey {
+        let mut survey = Survey::default();
         if !self.synced {
-            return Vec::new();
+            return survey;
         }
-        let mut found = Vec::new();
         for node in self.nodes.iter() {
-            let seen = |uid: &str| match self.pods.get(uid) {
-                Some(pod) if pod.terminal => Seen::NotHere,
-                Some(pod) => match &pod.node {
-                    Some(bound) if *bound == node.name => Seen::Here,
-                    Some(_) => Seen::NotHere,
-                    None => Seen::Unbound,
-                },
-                None => Seen::NotHere,
-            };
-            let known = |held: &Reservation| known_ms(&node.name, held);
-            found.extend(candidates(&node.name, node.listed(), grace_ms, seen, known));
+            let observed = node.entry.as_ref().map_or(&[][..], |entry| &entry.as_promised);
+            for held in node.listed() {
+                let phase = Phase::of(true, self.seen(&held.pod.uid, &node.name), observed.contains(&held.pod.uid));
+                *survey.phases.entry(phase).or_default() += 1;
+                let known = |held: &Reservation| known_ms(&node.name, held);
+                survey.candidates.extend(candidate(&node.name, held, phase, grace_ms, known));
+            }
         }
-        found
+        survey
     }
+
+    fn seen(&self, pod_uid: &str, node: &str) -> Seen {
+        match self.pods.get(pod_uid) {
+            Some(pod) if pod.terminal => Seen::NotHere,
+            Some(pod) => match &pod.node {
+                Some(bound) if bound == node => Seen::Here,
+                Some(_) => Seen::NotHere,
+                None => Seen::Unbound,
+            },
+            None => Seen::NotHere,
+        }
+    }
+}
+
+/// All reservations at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// How many are in each phase; absent: none.
+    pub phases: BTreeMap<Phase, usize>,
+    /// Those that seem to be held for nobody, by node.
+    pub candidates: Vec<Candidate>,
 }
 
 /// Of one reading of the NodePlacement, by the watch or live. Trust is judged by that very reading, as the view's is by the

@@ -6,11 +6,13 @@ use fairlead_cluster::{
     Change, Event, Model, PodWish, Reason, Score, Snapshot, TopologyError, annotation_of, from_wire, machine_of,
     to_wire,
 };
-use fairlead_placement::{PlacementRead, PodRef, Promise, Reservation, Room};
+use fairlead_placement::{Phase, PlacementRead, PodRef, Promise, Reservation, Room};
 use fairlead_topology::{CpuMask, NumaHugePages};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use support::{Like, OWN, add_pod, bound, bound_on, model, node, node_with, one_node, placement, pod, topology, wish};
+use support::{
+    Like, OWN, add_pod, bound, bound_on, model, node, node_with, observed, one_node, placement, pod, topology, wish,
+};
 
 fn mask(list: &str) -> CpuMask {
     CpuMask::parse_list(list).unwrap()
@@ -59,7 +61,7 @@ fn nothing_is_answered_before_everything_was_listed() {
     assert!(!snapshot.synced);
     assert_eq!(snapshot.judge(0, &wish("new", "2")), Err(Reason::NotSynced));
     assert_eq!(snapshot.choose(0, &wish("new", "500m")).unwrap_err(), Reason::NotSynced);
-    assert!(snapshot.reap_candidates(0, |_, _| 0).is_empty());
+    assert_eq!(snapshot.survey(0, |_, _| 0), fairlead_cluster::Survey::default());
 }
 
 #[test]
@@ -428,17 +430,28 @@ fn a_pod_with_a_reservation_here_may_come_back_to_it() {
 }
 
 #[test]
-fn reservations_without_a_pod_here_are_candidates() {
-    let mut model = one_node(&[("runs", "0"), ("gone", "1"), ("moved", "2"), ("waits", "3"), ("ended", "4")]);
+fn a_reservation_is_reserved_bound_observed_and_lapsed_and_a_candidate_where_nobody_has_it() {
+    let mut model = one_node(&[]);
+    let listed = [("runs", "0"), ("gone", "1"), ("moved", "2"), ("waits", "3"), ("ended", "4"), ("bound", "5")];
+    let agent = [("runs", "Pinned", "0"), ("bound", "Pending", ""), ("waits", "Pinned", "3"), ("gone", "Pinned", "1")];
+    model.apply(Event::Placements(Change::Apply(observed(placement("n1", 2, &listed), 2, &agent))));
     let like = Like::default();
     add_pod(&mut model, "runs", &Like { node: Some("n1"), ..like.clone() });
+    add_pod(&mut model, "bound", &Like { node: Some("n1"), ..like.clone() });
     add_pod(&mut model, "moved", &Like { node: Some("n2"), ..like.clone() });
     add_pod(&mut model, "waits", &like);
     let snapshot = add_pod(&mut model, "ended", &Like { node: Some("n1"), phase: "Failed", ..like });
-    let found: Vec<(String, bool)> =
-        snapshot.reap_candidates(60_000, |_, _| 60_000).into_iter().map(|c| (c.pod.uid, c.even_unbound)).collect();
+    let survey = snapshot.survey(60_000, |_, _| 60_000);
+    let found: Vec<(String, bool)> = survey.candidates.into_iter().map(|c| (c.pod.uid, c.even_unbound)).collect();
     let expected = [("gone", false), ("moved", false), ("waits", true), ("ended", false)];
     assert_eq!(found, expected.map(|(uid, even_unbound)| (uid.to_owned(), even_unbound)));
+    let phases = [(Phase::Reserved, 1), (Phase::Bound, 1), (Phase::Observed, 1), (Phase::Lapsed, 3)];
+    assert_eq!(survey.phases, phases.into());
+    // Told again it is the same; and the observation gone, the pod is bound all the same.
+    model.apply(Event::Placements(Change::Apply(placement("n1", 2, &listed))));
+    let survey = model.snapshot().survey(60_000, |_, _| 0);
+    assert_eq!(survey.phases, [(Phase::Reserved, 1), (Phase::Bound, 2), (Phase::Lapsed, 3)].into());
+    assert_eq!(survey.candidates.len(), 3, "the unbound one has its grace");
 }
 
 #[test]

@@ -35,8 +35,16 @@ enum Phase {
     Binding(Job, Box<Request>),
     /// What comes after the pause.
     Pausing(Box<Phase>, Box<Request>),
-    Withdrawing(withdraw::State, BindError),
+    Withdrawing(withdraw::State, Then),
     Done,
+}
+
+/// What comes after a withdrawal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Then {
+    Fail(BindError),
+    /// The pod is read again: it was touched, and is another version now.
+    ReadPod(Job),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,7 +52,9 @@ struct Job {
     request: BindRequest,
     now_ms: u64,
     rounds: u8,
-    /// False once the pod is known to ask for no CPUs of its own: then nothing can be held for it.
+    /// This attempt sent a reservation.
+    reserved: bool,
+    /// False once the pod is known to be none that CPUs can have been reserved for by an earlier attempt.
     may_hold: bool,
 }
 
@@ -91,11 +101,26 @@ impl State {
 
     /// Ends with an error; first takes back what may be held for the pod on this node.
     fn fail(&self, job: &Job, error: BindError) -> (Self, Vec<Request>) {
-        if !job.may_hold {
+        if !(job.may_hold || job.reserved) {
             return self.answer(Err(error));
         }
-        let (inner, requests) = withdraw::State::start(job.request.node.clone(), job.request.pod.clone(), true);
-        (Self { phase: Phase::Withdrawing(inner, error), conflicts: self.conflicts }, requests)
+        self.withdraw(job, Then::Fail(error))
+    }
+
+    fn withdraw(&self, job: &Job, then: Then) -> (Self, Vec<Request>) {
+        let (inner, requests) = withdraw::State::start(job.request.node.clone(), [(job.request.pod.clone(), true)]);
+        (Self { phase: Phase::Withdrawing(inner, then), conflicts: self.conflicts }, requests)
+    }
+
+    /// Takes back what is held for the pod by a former wish, then begins anew with the pod.
+    fn free_former(&self, job: &Job, pinned: &Pinned, fresh: Freshness) -> (Self, Vec<Request>) {
+        if fresh == Freshness::Watch {
+            return self.read_placement(job.clone(), pinned.clone(), Freshness::Live);
+        }
+        match job.next_round() {
+            Some(next) => self.withdraw(job, Then::ReadPod(next)),
+            None => self.fail(job, CONTENDED),
+        }
     }
 
     fn read_pod(&self, job: Job) -> (Self, Vec<Request>) {
@@ -144,7 +169,7 @@ impl State {
     }
 
     fn on_start(&self, request: &BindRequest, pod: Option<&PodFacts>, now_ms: u64) -> (Self, Vec<Request>) {
-        let job = Job { request: request.clone(), now_ms, rounds: 0, may_hold: true };
+        let job = Job { request: request.clone(), now_ms, rounds: 0, reserved: false, may_hold: true };
         // A gate, another UID or an end seen by the watch may be old news or not yet the news: the live pod decides.
         match pod {
             Some(facts)
@@ -169,7 +194,7 @@ impl State {
         if facts.uid != job.request.pod.uid {
             return self.fail(job, BindError::PodReplaced);
         }
-        let job = &Job { may_hold: facts.exclusive.is_some(), ..job.clone() };
+        let job = &Job { may_hold: facts.exclusive.is_some() || facts.may_hold, ..job.clone() };
         match &facts.node {
             _ if facts.terminal => self.fail(job, BindError::PodTerminal),
             Some(node) if *node == job.request.node => self.answer(Ok(())),
@@ -191,7 +216,11 @@ impl State {
             let freshness = if job.rounds == 0 { Freshness::Watch } else { Freshness::Live };
             return self.read_placement(job, pinned, freshness);
         }
-        let job = Job { may_hold: false, ..job };
+        let job = Job { may_hold: facts.may_hold, ..job };
+        // Its wish may have changed since CPUs were reserved for it, and the watch may not show that yet.
+        if job.may_hold || job.reserved {
+            return self.read_placement(job, pinned, Freshness::Live);
+        }
         if pinned.shared_milli == 0 {
             return self.bind_shared(&job, &pinned);
         }
@@ -199,14 +228,17 @@ impl State {
     }
 
     fn bind_shared(&self, job: &Job, pinned: &Pinned) -> (Self, Vec<Request>) {
-        let request = bind(job, None, None, pinned.shared_milli);
+        let request = bind(job, pinned, None);
         self.go(Phase::Binding(job.clone(), Box::new(request.clone())), request)
     }
 
     /// For a pod that runs in the shared pool wholly. Between its filter and its bind others may have filled the pool.
     fn on_pool(&self, job: &Job, pinned: &Pinned, fresh: Freshness, read: &PlacementRead) -> (Self, Vec<Request>) {
+        let uid = &job.request.pod.uid;
         let admitted = match read {
-            PlacementRead::Found(facts) => admits(pinned, facts, &job.request.pod.uid),
+            // Reserved before its wish changed. Left there it would be held for as long as the pod lives.
+            PlacementRead::Found(facts) if own(job, facts).is_some() => return self.free_former(job, pinned, fresh),
+            PlacementRead::Found(facts) => admits(pinned, facts, uid),
             PlacementRead::Refused(Reason::NodeUnknown) => Err(Reason::NodeUnknown),
             // Where nothing can be promised kube-scheduler's own count of the node holds.
             PlacementRead::Refused(_) => Ok(()),
@@ -232,6 +264,10 @@ impl State {
             }
             // Bound by another attempt meanwhile. Promised anew, it could get other CPUs than it runs on.
             PlacementRead::Found(facts) if facts.is_carried_by(&job.request.pod.uid) => self.retry_pod(job, CONTENDED),
+            // Promised for another wish. A Binding that carries those CPUs may be under way: it is made to fail first.
+            PlacementRead::Found(facts) if own(job, facts).is_some_and(|(_, held)| !serves(held, pinned)) => {
+                self.free_former(job, pinned, fresh)
+            }
             PlacementRead::Found(facts) => match promise(job, pinned, facts) {
                 Ok(promise) => self.reserve(job, pinned, facts, promise),
                 // What the watch shows may have been freed since.
@@ -252,6 +288,7 @@ impl State {
 
     fn reserve(&self, job: &Job, pinned: &Pinned, facts: &PlacementFacts, promise: Promised) -> (Self, Vec<Request>) {
         let Promised { replaces, reservation, restores } = promise;
+        let job = Job { reserved: true, ..job.clone() };
         let request = Request::Reserve {
             node: job.request.node.clone(),
             uid: facts.uid.clone(),
@@ -261,7 +298,7 @@ impl State {
             restores,
             shared_milli: pinned.shared_milli,
         };
-        self.go(Phase::Reserving(job.clone(), pinned.clone(), reservation), request)
+        self.go(Phase::Reserving(job, pinned.clone(), reservation), request)
     }
 
     fn on_patched(
@@ -273,8 +310,7 @@ impl State {
     ) -> (Self, Vec<Request>) {
         match outcome {
             PatchOutcome::Done { .. } => {
-                let version = Some(pinned.resource_version.clone());
-                let request = bind(job, version, Some(promised.clone()), pinned.shared_milli);
+                let request = bind(job, pinned, Some(promised.clone()));
                 self.go(Phase::Binding(job.clone(), Box::new(request.clone())), request)
             }
             PatchOutcome::Conflict => self.counted().retry_placement(job, pinned, CONTENDED),
@@ -307,18 +343,27 @@ impl State {
     fn on_deadline(&self) -> (Self, Vec<Request>) {
         match &self.phase {
             Phase::Idle | Phase::Done => (self.clone(), Vec::new()),
-            Phase::Withdrawing(_, error) => self.answer(Err(error.clone())),
+            Phase::Withdrawing(_, Then::Fail(error)) => self.answer(Err(error.clone())),
             // What may be held stays: the pod comes again, or the reaper frees it.
             _ => self.answer(Err(BindError::Deadline)),
         }
     }
 
-    fn on_withdrawal(&self, inner: &withdraw::State, error: &BindError, event: &Event) -> (Self, Vec<Request>) {
+    fn on_withdrawal(&self, inner: &withdraw::State, then: &Then, event: &Event) -> (Self, Vec<Request>) {
         let (inner, requests) = withdraw::step(inner, event);
-        if inner.is_done() {
-            return self.answer(Err(error.clone()));
+        let ended = requests.iter().find_map(|request| match request {
+            Request::Finished(told) => Some(told.first().map(|(_, how)| how)),
+            _ => None,
+        });
+        match (ended, then) {
+            (None, _) => (Self { phase: Phase::Withdrawing(inner, then.clone()), conflicts: self.conflicts }, requests),
+            (Some(_), Then::Fail(error)) => self.answer(Err(error.clone())),
+            // Bound here meanwhile: read again, that is seen.
+            (Some(Some(Withdrawal::Kept(why))), Then::ReadPod(_)) if *why != withdraw::RUNS_THERE => {
+                self.answer(Err(BindError::StillHeld { why }))
+            }
+            (Some(_), Then::ReadPod(job)) => self.read_pod(job.clone()),
         }
-        (Self { phase: Phase::Withdrawing(inner, error.clone()), conflicts: self.conflicts }, requests)
     }
 }
 
@@ -333,8 +378,10 @@ impl Job {
     }
 }
 
-fn bind(job: &Job, resource_version: Option<String>, placement: Option<Reservation>, shared_milli: u64) -> Request {
+/// Of the very version that was judged: one whose wish changed since is not bound by it.
+fn bind(job: &Job, pinned: &Pinned, placement: Option<Reservation>) -> Request {
     let BindRequest { pod, node } = job.request.clone();
+    let Pinned { resource_version, shared_milli, .. } = pinned.clone();
     Request::Bind { pod, node, resource_version, placement, shared_milli }
 }
 
@@ -346,30 +393,32 @@ struct Promised {
     restores: Vec<Reservation>,
 }
 
-/// The reservation to write. CPUs once promised to the pod stay the same as long as they are what it asks for: a Binding
-/// that carries them may still be under way.
+/// The reservation to write. CPUs once promised to the pod stay the same (what is reserved for another wish of it was freed
+/// before): a Binding that carries them may still be under way.
 fn promise(job: &Job, pinned: &Pinned, facts: &PlacementFacts) -> Result<Promised, Reason> {
     let pod = &job.request.pod;
     let machine = facts.machine.as_ref().map_err(|reason| *reason)?;
-    let own = facts.reservations.iter().position(|held| held.pod.uid == pod.uid);
-    let former = own.and_then(|index| facts.reservations.get(index));
-    if let Some(held) = former.filter(|held| serves(held, pinned)) {
+    if let Some((index, held)) = own(job, facts) {
         may_renew(machine, held, pinned, facts)?;
         let renewed = held.reserved_at_ms.saturating_add(RENEWAL_STEP_MS).max(job.now_ms);
         let reservation = Reservation { reserved_at_ms: renewed, ..held.clone() };
-        let restores = restores(machine, job, facts, own, &reservation);
-        return Ok(Promised { replaces: own, reservation, restores });
+        let restores = restores(machine, job, facts, Some(index), &reservation);
+        return Ok(Promised { replaces: Some(index), reservation, restores });
     }
     let room = room(machine, pinned, facts, &pod.uid)?;
     match choose(machine, &room.as_node(), &pinned.wanted, &facts.around) {
         Verdict::Fits(choice) => {
-            let after_former = former.map_or(0, |former| former.reserved_at_ms.saturating_add(RENEWAL_STEP_MS));
-            let reservation = Reservation::of_choice(PodRef::clone(pod), job.now_ms.max(after_former), choice);
-            let restores = restores(machine, job, facts, own, &reservation);
-            Ok(Promised { replaces: own, reservation, restores })
+            let reservation = Reservation::of_choice(PodRef::clone(pod), job.now_ms, choice);
+            let restores = restores(machine, job, facts, None, &reservation);
+            Ok(Promised { replaces: None, reservation, restores })
         }
         Verdict::DoesNotFit(no) => Err(Reason::from(no)),
     }
+}
+
+/// What is reserved for the pod already, and its index.
+fn own<'a>(job: &Job, facts: &'a PlacementFacts) -> Option<(usize, &'a Reservation)> {
+    facts.reservations.iter().enumerate().find(|(_, held)| held.pod.uid == job.request.pod.uid)
 }
 
 /// What live pods carry and no reservation says, as far as all of it can stand beside the others and the new one. What
@@ -457,7 +506,7 @@ pub fn step(state: &State, event: &Event) -> (State, Vec<Request>) {
         }
         (Phase::Binding(job, asked), Event::Bound(outcome)) => state.on_bound(job, asked, outcome),
         (Phase::Pausing(next, request), Event::Paused) => state.go(Phase::clone(next), Request::clone(request)),
-        (Phase::Withdrawing(inner, error), event) => state.on_withdrawal(inner, error, event),
+        (Phase::Withdrawing(inner, then), event) => state.on_withdrawal(inner, then, event),
         _ => (state.clone(), Vec::new()),
     }
 }

@@ -133,6 +133,18 @@ pub fn drift(generation: i64, reservations: &[Reservation], beside: &Beside, obs
         .collect()
 }
 
+/// UIDs of the pods that were seen to run as promised: every container of their reservation on exactly its CPUs. They are
+/// what an agent wrote of this very node, so that a pod's own words (labels, annotations) never make it one of them.
+pub fn as_promised<'a>(reservations: &'a [Reservation], observed: &'a Observed) -> impl Iterator<Item = &'a str> {
+    let runs = |held: &Reservation, name: &str, cpus: &CpuMask| {
+        let seen = observed.containers.iter().find(|seen| seen.pod_uid == held.pod.uid && seen.name == name);
+        seen.is_some_and(|seen| seen.pinning == Pinning::Pinned && compare(seen, held, cpus).is_none())
+    };
+    let all_run = move |held: &&Reservation| held.containers.iter().all(|(name, cpus)| runs(held, name, cpus));
+    let held = reservations.iter().filter(|held| !held.containers.is_empty());
+    held.filter(all_run).map(|held| held.pod.uid.as_str())
+}
+
 fn promised_to<'a>(held: &'a Reservation, container: &str) -> Option<&'a CpuMask> {
     held.containers.iter().find(|(name, _)| name == container).map(|(_, cpus)| cpus)
 }

@@ -20,6 +20,8 @@ pub struct PodFacts {
     pub terminal: bool,
     /// The exclusive CPUs it asks for; none: it runs in the shared pool and nothing is reserved.
     pub exclusive: Option<CpuRequest>,
+    /// Its request alone would allow it CPUs of its own, whatever it wishes: by an earlier wish some may be held for it.
+    pub may_hold: bool,
     /// Milli-CPU of its request that stay in the shared pool.
     pub shared_milli: u64,
 }

@@ -12,7 +12,10 @@
 //!    be followed by a Binding to this node. For a pod that is merely unbound, the generation is read first, then the pod
 //!    is touched (which makes every Binding under way fail by rule 2), then the reservation is freed: an attempt that
 //!    read the pod after the touch also wrote after it, and either that write or the freeing loses by rule 1.
-//! 4. A NodePlacement can be lost and made anew, empty, while its pods run on. So whoever finds one that was never written
+//! 4. The wish of a pod may change, also by its WorkerPool and so without a new `resourceVersion`. What was reserved for
+//!    another wish is freed as in rule 3 before the pod is promised anything else, or bound to run in the shared pool; the
+//!    pod is another version after that.
+//! 5. A NodePlacement can be lost and made anew, empty, while its pods run on. So whoever finds one that was never written
 //!    lists the live pods bound there, and the first promise restores what they carry; what a Binding that came too late
 //!    carried is held as soon as it is seen, and restored with the next promise ([`Beside`], [`Room`]). The annotation
 //!    alone is no promise: the agent runs no container of its own CPUs without the reservation.
@@ -28,7 +31,7 @@ mod withdraw;
 pub mod bind;
 pub mod reap;
 
-pub use drift::{Drift, Observed, ObservedContainer, Pinning, drift, unforgiven};
+pub use drift::{Drift, Observed, ObservedContainer, Pinning, as_promised, drift, unforgiven};
 pub use facts::{PlacementFacts, PlacementRead, PodFacts, PodRead};
 pub use life::{Due, Phase, Seen};
 pub use reason::Reason;

@@ -36,6 +36,21 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All of them, in the order of a life.
+    pub const ALL: [Self; 5] = [Self::Reserved, Self::Bound, Self::Observed, Self::Lapsed, Self::Released];
+
+    /// The name, as metrics label it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reserved => "Reserved",
+            Self::Bound => "Bound",
+            Self::Observed => "Observed",
+            Self::Lapsed => "Lapsed",
+            Self::Released => "Released",
+        }
+    }
+
     /// Where it is, by what is seen: whether it is `held` (among the reservations of the node, or carried by its live pod
     /// though the NodePlacement lost it), the pod, and whether all its containers were seen `pinned` as promised.
     #[must_use]

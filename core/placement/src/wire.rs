@@ -74,7 +74,7 @@ pub enum Request {
         /// Milli-CPU that the pod takes from the shared pool besides: counts from now on.
         shared_milli: u64,
     },
-    /// Remove a reservation by JSON patch, with a `test` on `/metadata/uid`, `/metadata/generation` and the entry's
+    /// Remove reservations by one JSON patch, with a `test` on `/metadata/uid`, `/metadata/generation` and each entry's
     /// `podUID`.
     Release {
         /// Which node.
@@ -83,10 +83,8 @@ pub enum Request {
         uid: String,
         /// Generation that it must have.
         generation: i64,
-        /// Index of the reservation.
-        index: usize,
-        /// Whose it is.
-        pod_uid: String,
+        /// Index and pod UID of each reservation, none twice. The indices are of one list: of two the higher goes first.
+        entries: Vec<(usize, String)>,
     },
     /// Change an annotation of the pod (to `resource_version`, so that it does change), with that UID and
     /// `resourceVersion` as precondition.
@@ -103,7 +101,7 @@ pub enum Request {
         /// To which node.
         node: String,
         /// `metadata.resourceVersion` of the Binding: the API server binds only that version of the pod.
-        resource_version: Option<String>,
+        resource_version: String,
         /// What the placement annotation of the Binding says; none for a pod without CPUs of its own.
         placement: Option<Reservation>,
         /// Milli-CPU that the pod takes from the shared pool: counts from now on, also for the next bind to the node.
@@ -116,8 +114,8 @@ pub enum Request {
     },
     /// The bind is over: tell the scheduler.
     Answer(Result<(), BindError>),
-    /// The withdrawal is over.
-    Finished(Withdrawal),
+    /// The withdrawal is over: what became of each pod's reservation.
+    Finished(Vec<(PodRef, Withdrawal)>),
 }
 
 /// What a JSON patch of a NodePlacement came to.
@@ -221,6 +219,12 @@ pub enum BindError {
     /// The node cannot take it (any more).
     #[error("{0}")]
     Node(Reason),
+    /// It asks for no CPUs of its own any more, and those that an earlier bind reserved for it there cannot be freed.
+    #[error("cannot free the CPUs reserved for the pod before its wish changed: {why}")]
+    StillHeld {
+        /// Why.
+        why: &'static str,
+    },
     /// Others wrote to the same node or pod each time.
     #[error("gave up after {rounds} conflicting writes")]
     Contended {

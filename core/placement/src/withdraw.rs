@@ -1,43 +1,68 @@
-//! Taking a reservation back: only after reading the live pod, and in an order that no Binding under way can overtake.
+//! Taking reservations of one node back: only after reading each live pod, and in an order that no Binding under way can
+//! overtake; all that may go goes in one write.
 use crate::bind::LOST_PAUSE_MS;
 use crate::{Event, PatchOutcome, PlacementRead, PodFacts, PodRead, PodRef, Request, TouchOutcome, Withdrawal};
 
-/// So many writes may fail before the withdrawal gives up; the next look at the node finds the reservation again.
+/// So many writes may fail before the withdrawal gives up; the next look at the node finds the reservations again.
 const MAX_ROUNDS: u8 = 8;
+
+/// Why the reservation of a pod that is bound stays.
+pub(crate) const RUNS_THERE: &str = "the pod runs there";
 
 /// One withdrawal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     node: String,
-    pod: PodRef,
-    /// Whether the reservation of a live, unbound pod is taken back too.
-    even_unbound: bool,
+    holders: Vec<Holder>,
     phase: Phase,
     rounds: u8,
+}
+
+/// A pod whose reservation is to be taken back.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Holder {
+    pod: PodRef,
+    /// Whether it is taken back also from a live, unbound pod.
+    even_unbound: bool,
+    fate: Option<Fate>,
+}
+
+/// What became of a holder.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Fate {
+    /// It is not there and no Binding can bring it there, ever.
+    NeverHere,
+    /// It was touched after the list that is decided on was read: whoever binds it writes to a later one.
+    Touched,
+    /// Nothing more happens to its reservation.
+    Settled(Withdrawal),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     ReadingPlacement,
-    ReadingPod(Entry),
-    Touching(Entry),
+    ReadingPod(Listing, usize),
+    Touching(Listing, usize),
     Releasing,
     /// What comes after the pause.
     Pausing(Box<Phase>, Box<Request>),
     Done,
 }
 
-/// Where the reservation is; read before the pod is.
+/// Where the reservations are; read before any pod is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Entry {
+struct Listing {
     uid: String,
     generation: i64,
-    index: usize,
+    /// Index in `spec.reservations` by holder.
+    at: Vec<Option<usize>>,
 }
 
 impl State {
-    pub(crate) fn start(node: String, pod: PodRef, even_unbound: bool) -> (Self, Vec<Request>) {
-        let state = Self { node, pod, even_unbound, phase: Phase::ReadingPlacement, rounds: 0 };
+    pub(crate) fn start(node: String, pods: impl IntoIterator<Item = (PodRef, bool)>) -> (Self, Vec<Request>) {
+        let holder = |(pod, even_unbound)| Holder { pod, even_unbound, fate: None };
+        let holders = pods.into_iter().map(holder).collect();
+        let state = Self { node, holders, phase: Phase::ReadingPlacement, rounds: 0 };
         let requests = vec![state.read_placement()];
         (state, requests)
     }
@@ -50,24 +75,34 @@ impl State {
         Request::ReadPlacement { node: self.node.clone(), live: true, bound: false }
     }
 
-    fn read_pod(&self) -> Request {
-        Request::ReadPod { pod: self.pod.clone() }
-    }
-
     fn go(&self, phase: Phase, request: Request) -> (Self, Vec<Request>) {
         (Self { phase, ..self.clone() }, vec![request])
     }
 
-    fn finish(&self, how: Withdrawal) -> (Self, Vec<Request>) {
-        self.go(Phase::Done, Request::Finished(how))
+    fn settle(&self, holder: usize, fate: Fate) -> Self {
+        let mut after = self.clone();
+        after.holders.iter_mut().skip(holder).take(1).for_each(|holder| holder.fate = Some(fate.clone()));
+        after
     }
 
-    /// Once more from the start, unless it was too often.
+    /// Ends it; `rest` is what became of those that nothing is known of.
+    fn finish(&self, rest: &Withdrawal) -> (Self, Vec<Request>) {
+        let told = |holder: &Holder| {
+            let how = match &holder.fate {
+                Some(Fate::Settled(how)) => how.clone(),
+                _ => rest.clone(),
+            };
+            (holder.pod.clone(), how)
+        };
+        self.go(Phase::Done, Request::Finished(self.holders.iter().map(told).collect()))
+    }
+
+    /// Once more, unless it was too often.
     fn again(&self, phase: Phase, request: Request) -> (Self, Vec<Request>) {
         let rounds = self.rounds + 1;
         if rounds >= MAX_ROUNDS {
-            return self
-                .finish(Withdrawal::Kept("every write failed; others write too, or the API server does not answer"));
+            let why = "every write failed; others write too, or the API server does not answer";
+            return self.finish(&Withdrawal::Kept(why));
         }
         (Self { phase, rounds, ..self.clone() }, vec![request])
     }
@@ -84,88 +119,117 @@ impl State {
         }
     }
 
+    /// Another list: who was touched before it was read may be on its way by now.
+    fn relist(&self) -> Self {
+        let mut after = self.clone();
+        for holder in after.holders.iter_mut().filter(|holder| holder.fate == Some(Fate::Touched)) {
+            holder.fate = None;
+        }
+        after
+    }
+
     fn on_placement(&self, read: &PlacementRead) -> (Self, Vec<Request>) {
         let facts = match read {
             PlacementRead::Found(facts) => facts,
             PlacementRead::Refused(_) => {
-                return self.finish(Withdrawal::Kept("the node's reservations are not trusted"));
+                return self.finish(&Withdrawal::Kept("the node's reservations are not trusted"));
             }
-            PlacementRead::Failed(_) => return self.finish(Withdrawal::Kept("the NodePlacement cannot be read")),
+            PlacementRead::Failed(_) => return self.finish(&Withdrawal::Kept("the NodePlacement cannot be read")),
         };
-        let Some(index) = facts.reservations.iter().position(|held| held.pod.uid == self.pod.uid) else {
-            return self.finish(Withdrawal::NothingHeld);
-        };
-        let entry = Entry { uid: facts.uid.clone(), generation: facts.generation, index };
-        self.go(Phase::ReadingPod(entry), self.read_pod())
-    }
-
-    fn on_pod(&self, entry: &Entry, read: &PodRead) -> (Self, Vec<Request>) {
-        let facts = match read {
-            PodRead::Found(facts) if facts.uid == self.pod.uid => facts,
-            PodRead::Found(_) | PodRead::Missing => return self.release(entry),
-            PodRead::Failed(_) => return self.finish(Withdrawal::Kept("the pod cannot be read")),
-        };
-        match fate(facts, &self.node) {
-            Fate::Here => self.finish(Withdrawal::Kept("the pod runs there")),
-            Fate::NeverHere => self.release(entry),
-            Fate::Open if self.even_unbound => self.go(
-                Phase::Touching(entry.clone()),
-                Request::Touch { pod: self.pod.clone(), resource_version: facts.resource_version.clone() },
-            ),
-            Fate::Open => self.finish(Withdrawal::Kept("the pod may yet be bound")),
+        let mut after = self.clone();
+        let index_of = |holder: &Holder| facts.reservations.iter().position(|held| held.pod.uid == holder.pod.uid);
+        let at: Vec<Option<usize>> = after.holders.iter().map(index_of).collect();
+        for (holder, index) in after.holders.iter_mut().zip(&at) {
+            if index.is_none() && !matches!(holder.fate, Some(Fate::Settled(_))) {
+                holder.fate = Some(Fate::Settled(Withdrawal::NothingHeld));
+            }
         }
+        after.go_on(Listing { uid: facts.uid.clone(), generation: facts.generation, at })
     }
 
-    fn on_touched(&self, entry: &Entry, outcome: &TouchOutcome) -> (Self, Vec<Request>) {
-        let look = Phase::ReadingPod(entry.clone());
+    /// The next pod to look at, or the write, or the end.
+    fn go_on(&self, listing: Listing) -> (Self, Vec<Request>) {
+        let open = self.holders.iter().position(|holder| holder.fate.is_none());
+        if let Some((at, holder)) = open.and_then(|at| Some((at, self.holders.get(at)?))) {
+            return self.go(Phase::ReadingPod(listing, at), Request::ReadPod { pod: holder.pod.clone() });
+        }
+        let goes = |(holder, index): (&Holder, &Option<usize>)| match holder.fate {
+            Some(Fate::NeverHere | Fate::Touched) => Some(((*index)?, holder.pod.uid.clone())),
+            _ => None,
+        };
+        let entries: Vec<(usize, String)> = self.holders.iter().zip(&listing.at).filter_map(goes).collect();
+        if entries.is_empty() {
+            return self.finish(&Withdrawal::NothingHeld);
+        }
+        let Listing { uid, generation, .. } = listing;
+        let request = Request::Release { node: self.node.clone(), uid, generation, entries };
+        self.go(Phase::Releasing, request)
+    }
+
+    fn on_pod(&self, listing: &Listing, at: usize, read: &PodRead) -> (Self, Vec<Request>) {
+        let Some(holder) = self.holders.get(at) else { return self.go_on(listing.clone()) };
+        let kept = |why| Fate::Settled(Withdrawal::Kept(why));
+        let fate = match read {
+            PodRead::Found(facts) if facts.uid == holder.pod.uid => match where_is(facts, &self.node) {
+                Whereabouts::NeverHere => Fate::NeverHere,
+                Whereabouts::Here => kept(RUNS_THERE),
+                Whereabouts::Open if holder.even_unbound => {
+                    let (pod, resource_version) = (holder.pod.clone(), facts.resource_version.clone());
+                    let request = Request::Touch { pod, resource_version };
+                    return self.go(Phase::Touching(listing.clone(), at), request);
+                }
+                Whereabouts::Open => kept("the pod may yet be bound"),
+            },
+            PodRead::Found(_) | PodRead::Missing => Fate::NeverHere,
+            PodRead::Failed(_) => kept("the pod cannot be read"),
+        };
+        self.settle(at, fate).go_on(listing.clone())
+    }
+
+    fn on_touched(&self, listing: &Listing, at: usize, outcome: &TouchOutcome) -> (Self, Vec<Request>) {
+        let Some(holder) = self.holders.get(at) else { return self.go_on(listing.clone()) };
+        let (phase, request) = (Phase::ReadingPod(listing.clone(), at), Request::ReadPod { pod: holder.pod.clone() });
         match outcome {
-            TouchOutcome::Done | TouchOutcome::Gone => self.release(entry),
-            TouchOutcome::Conflict => self.again(look, self.read_pod()),
-            TouchOutcome::Lost => self.again_after(LOST_PAUSE_MS, look, self.read_pod()),
-            TouchOutcome::Throttled { after_ms } => self.again_after(*after_ms, look, self.read_pod()),
-            TouchOutcome::Refused(_) => self.finish(Withdrawal::Kept("the pod cannot be touched")),
+            TouchOutcome::Done => self.settle(at, Fate::Touched).go_on(listing.clone()),
+            TouchOutcome::Gone => self.settle(at, Fate::NeverHere).go_on(listing.clone()),
+            TouchOutcome::Conflict => self.again(phase, request),
+            TouchOutcome::Lost => self.again_after(LOST_PAUSE_MS, phase, request),
+            TouchOutcome::Throttled { after_ms } => self.again_after(*after_ms, phase, request),
+            TouchOutcome::Refused(_) => {
+                let kept = Fate::Settled(Withdrawal::Kept("the pod cannot be touched"));
+                self.settle(at, kept).go_on(listing.clone())
+            }
         }
     }
 
     fn on_released(&self, outcome: &PatchOutcome) -> (Self, Vec<Request>) {
-        let look = Phase::ReadingPlacement;
+        let (look, read) = (Phase::ReadingPlacement, self.read_placement());
         match outcome {
-            PatchOutcome::Done { .. } => self.finish(Withdrawal::Released),
-            PatchOutcome::Gone => self.finish(Withdrawal::NothingHeld),
-            PatchOutcome::Conflict => self.again(look, self.read_placement()),
-            PatchOutcome::Lost => self.again_after(LOST_PAUSE_MS, look, self.read_placement()),
-            PatchOutcome::Throttled { after_ms } => self.again_after(*after_ms, look, self.read_placement()),
-            PatchOutcome::Refused(_) => self.finish(Withdrawal::Kept("the NodePlacement cannot be written")),
+            PatchOutcome::Done { .. } => self.finish(&Withdrawal::Released),
+            PatchOutcome::Gone => self.finish(&Withdrawal::NothingHeld),
+            PatchOutcome::Conflict => self.relist().again(look, read),
+            PatchOutcome::Lost => self.relist().again_after(LOST_PAUSE_MS, look, read),
+            PatchOutcome::Throttled { after_ms } => self.relist().again_after(*after_ms, look, read),
+            PatchOutcome::Refused(_) => self.finish(&Withdrawal::Kept("the NodePlacement cannot be written")),
         }
-    }
-
-    fn release(&self, entry: &Entry) -> (Self, Vec<Request>) {
-        let request = Request::Release {
-            node: self.node.clone(),
-            uid: entry.uid.clone(),
-            generation: entry.generation,
-            index: entry.index,
-            pod_uid: self.pod.uid.clone(),
-        };
-        self.go(Phase::Releasing, request)
     }
 }
 
 /// Whether a pod runs on a node, or can still come to run there.
-enum Fate {
+enum Whereabouts {
     Here,
     /// It is not there, and no Binding can bring it there.
     NeverHere,
     Open,
 }
 
-fn fate(facts: &PodFacts, node: &str) -> Fate {
+fn where_is(facts: &PodFacts, node: &str) -> Whereabouts {
     match &facts.node {
-        _ if facts.terminal => Fate::NeverHere,
-        Some(bound) if bound == node => Fate::Here,
-        Some(_) => Fate::NeverHere,
-        None if facts.deleting => Fate::NeverHere,
-        None => Fate::Open,
+        _ if facts.terminal => Whereabouts::NeverHere,
+        Some(bound) if bound == node => Whereabouts::Here,
+        Some(_) => Whereabouts::NeverHere,
+        None if facts.deleting => Whereabouts::NeverHere,
+        None => Whereabouts::Open,
     }
 }
 
@@ -173,12 +237,12 @@ fn fate(facts: &PodFacts, node: &str) -> Fate {
 pub(crate) fn step(state: &State, event: &Event) -> (State, Vec<Request>) {
     match (&state.phase, event) {
         (Phase::ReadingPlacement, Event::Placement(read)) => state.on_placement(read),
-        (Phase::ReadingPod(entry), Event::Pod(read)) => state.on_pod(entry, read),
-        (Phase::Touching(entry), Event::Touched(outcome)) => state.on_touched(entry, outcome),
+        (Phase::ReadingPod(listing, at), Event::Pod(read)) => state.on_pod(listing, *at, read),
+        (Phase::Touching(listing, at), Event::Touched(outcome)) => state.on_touched(listing, *at, outcome),
         (Phase::Releasing, Event::Patched(outcome)) => state.on_released(outcome),
         (Phase::Pausing(next, request), Event::Paused) => state.go(Phase::clone(next), Request::clone(request)),
         (Phase::Done, _) => (state.clone(), Vec::new()),
-        (_, Event::DeadlineNear) => state.finish(Withdrawal::Kept("the time ran out")),
+        (_, Event::DeadlineNear) => state.finish(&Withdrawal::Kept("the time ran out")),
         _ => (state.clone(), Vec::new()),
     }
 }

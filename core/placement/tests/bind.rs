@@ -67,11 +67,11 @@ impl Run {
         (*generation, *replaces, reservation.cpus.to_string(), reservation.reserved_at_ms)
     }
 
-    fn binds(&self, expected_version: Option<&str>, expected_cpus: Option<&str>) {
+    fn binds(&self, expected_version: &str, expected_cpus: Option<&str>) {
         let Request::Bind { pod: bound, node, resource_version, placement, .. } = self.one() else {
             panic!("{:?}", self.asked)
         };
-        assert_eq!((bound, node.as_str(), resource_version.as_deref()), (&pod("u1"), "n1", expected_version));
+        assert_eq!((bound, node.as_str(), resource_version.as_str()), (&pod("u1"), "n1", expected_version));
         assert_eq!(placement.as_ref().map(|held| held.cpus.clone()), expected_cpus.map(mask));
     }
 }
@@ -90,7 +90,7 @@ fn reserves_from_the_watch_then_binds() {
     run.reads_placement(false);
     run.placement(3, vec![held("u9", "0-1")]);
     assert_eq!(run.reserved(), (3, None, "2-3".into(), NOW_MS));
-    run.tell(Event::Patched(PatchOutcome::Done { generation: 4 })).binds(Some("7"), Some("2-3"));
+    run.tell(Event::Patched(PatchOutcome::Done { generation: 4 })).binds("7", Some("2-3"));
     run.tell(Event::Bound(BindOutcome::Done)).answers(Ok(()));
     assert!(run.tell(Event::DeadlineNear).asked.is_empty());
     assert_eq!(run.state.conflicts(), 0);
@@ -115,16 +115,16 @@ fn reads_the_pod_when_the_watch_does_not_show_it_bindable() {
 
 #[test]
 fn a_pod_that_asks_for_no_cpu_is_bound_without_any_other_call() {
-    let asks_nothing = || PodFacts { exclusive: None, ..waiting("u1", 1) };
+    let asks_nothing = || PodFacts { exclusive: None, may_hold: false, ..waiting("u1", 1) };
     let mut run = Run::start(Some(asks_nothing()));
-    run.binds(None, None);
+    run.binds("7", None);
     run.tell(Event::Bound(BindOutcome::Conflict("gated".into()))).reads_pod();
     run.tell(found(PodFacts { gated: true, ..asks_nothing() })).answers(Err(BindError::PodGated));
 }
 
 #[test]
 fn a_pod_in_the_shared_pool_is_bound_while_the_pool_has_room() {
-    let shared = || Some(PodFacts { exclusive: None, shared_milli: 1_500, ..waiting("u1", 1) });
+    let shared = || Some(PodFacts { exclusive: None, may_hold: false, shared_milli: 1_500, ..waiting("u1", 1) });
     let facts = |shared_milli, promises| {
         let beside = Beside { shared_milli, promises, ..Beside::default() };
         Event::Placement(PlacementRead::Found(PlacementFacts { beside, ..placement(3, 4, vec![held("u2", "0-1")]) }))
@@ -132,7 +132,7 @@ fn a_pod_in_the_shared_pool_is_bound_while_the_pool_has_room() {
     let promise = |uid: &str| Promise { pod_uid: uid.into(), shared_milli: 600, reservation: None };
     let mut run = Run::start(shared());
     run.reads_placement(false);
-    run.tell(facts(500, vec![promise("u1")])).binds(None, None);
+    run.tell(facts(500, vec![promise("u1")])).binds("7", None);
     assert!(matches!(run.one(), Request::Bind { shared_milli: 1_500, .. }));
 
     let full = || facts(0, vec![promise("u3")]);
@@ -142,7 +142,7 @@ fn a_pod_in_the_shared_pool_is_bound_while_the_pool_has_room() {
 
     // Nothing is promised on such a node, and kube-scheduler's own count holds.
     for reason in [Reason::NoPlacementObject, Reason::NodeDistrusted] {
-        Run::start(shared()).tell(Event::Placement(PlacementRead::Refused(reason))).binds(None, None);
+        Run::start(shared()).tell(Event::Placement(PlacementRead::Refused(reason))).binds("7", None);
     }
 }
 
@@ -183,14 +183,68 @@ fn a_lost_reply_after_the_reservation_renews_it_with_the_same_cpus() {
     run.placement(4, vec![held("u9", "0"), written]);
     // The write must change something, or the generation would stay: a second later, whatever the clock says.
     assert_eq!(run.reserved(), (4, Some(1), "2-3".into(), NOW_MS + 1_000));
-    run.tell(Event::Patched(PatchOutcome::Done { generation: 5 })).binds(Some("7"), Some("2-3"));
+    run.tell(Event::Patched(PatchOutcome::Done { generation: 5 })).binds("7", Some("2-3"));
+}
+
+/// Drives the withdrawal of what a former wish left: after it the pod, touched meanwhile, is read again.
+fn frees_the_former(run: &mut Run, held_cpus: &str) {
+    run.reads_placement(true);
+    run.placement(4, vec![held("u1", held_cpus)]).reads_placement(true);
+    run.placement(4, vec![held("u1", held_cpus)]).reads_pod();
+    run.tell(found(waiting("u1", 3)));
+    assert!(matches!(run.one(), Request::Touch { resource_version, .. } if resource_version == "7"));
+    run.tell(Event::Touched(TouchOutcome::Done));
+    let entries = vec![(0, "u1".to_owned())];
+    assert_eq!(run.one(), &Request::Release { node: "n1".into(), uid: "np".into(), generation: 4, entries });
+    run.tell(Event::Patched(PatchOutcome::Done { generation: 5 })).reads_pod();
+}
+
+/// A Binding that carries the former CPUs may be under way, and a change of the WorkerPool's wish does not fence it.
+#[test]
+fn what_was_reserved_for_another_wish_is_freed_before_anything_else_is_promised() {
+    let mut run = Run::start(Some(waiting("u1", 3)));
+    run.reads_placement(false);
+    run.placement(4, vec![held("u1", "0-1")]);
+    frees_the_former(&mut run, "0-1");
+    run.tell(found(PodFacts { resource_version: "8".into(), ..waiting("u1", 3) }));
+    run.placement(5, Vec::new());
+    assert_eq!(run.reserved(), (5, None, "0-2".into(), NOW_MS));
+    run.tell(Event::Patched(PatchOutcome::Done { generation: 6 })).binds("8", Some("0-2"));
 }
 
 #[test]
-fn a_reservation_that_no_longer_is_what_the_pod_asks_for_is_replaced() {
-    let mut run = Run::start(Some(waiting("u1", 3)));
-    run.placement(4, vec![held("u1", "0-1")]);
-    assert_eq!(run.reserved(), (4, Some(0), "0-2".into(), NOW_MS));
+fn a_pod_that_wishes_no_cpus_of_its_own_any_more_holds_none_when_it_is_bound() {
+    let shared = || PodFacts { exclusive: None, ..waiting("u1", 2) };
+    let mut run = Run::start(Some(shared()));
+    frees_the_former(&mut run, "0-1");
+    run.tell(found(PodFacts { resource_version: "8".into(), ..shared() })).reads_placement(true);
+    run.placement(5, Vec::new()).binds("8", None);
+
+    // In the same attempt: the Binding meets another version of the pod, which wishes otherwise and whose request alone
+    // would allow it nothing.
+    let mut run = Run::start(Some(waiting("u1", 2)));
+    run.placement(3, Vec::new()).tell(Event::Patched(PatchOutcome::Done { generation: 4 }));
+    run.tell(Event::Bound(BindOutcome::Conflict("version".into()))).reads_pod();
+    run.tell(found(PodFacts { may_hold: false, ..shared() }));
+    frees_the_former(&mut run, "0-1");
+    run.tell(found(PodFacts { deleting: true, may_hold: false, ..shared() })).reads_placement(true);
+    run.placement(5, Vec::new()).answers(Err(BindError::PodDeleting));
+}
+
+#[test]
+fn what_cannot_be_freed_is_said_and_one_that_was_bound_meanwhile_is_seen() {
+    let shared = || PodFacts { exclusive: None, ..waiting("u1", 2) };
+    let start = || {
+        let mut run = Run::start(Some(shared()));
+        run.placement(4, vec![held("u1", "0-1")]).placement(4, vec![held("u1", "0-1")]);
+        run
+    };
+    let mut run = start();
+    run.tell(Event::Pod(PodRead::Failed("down".into())));
+    run.answers(Err(BindError::StillHeld { why: "the pod cannot be read" }));
+    let mut run = start();
+    run.tell(found(bound_to("n1"))).reads_pod();
+    run.tell(found(bound_to("n1"))).answers(Ok(()));
 }
 
 /// A NodePlacement that was never written, and what the live pods bound there carry.
@@ -248,8 +302,8 @@ fn withdraws(run: &mut Run, live: PodRead, expected_touch: bool, expected: BindE
         assert!(matches!(run.one(), Request::Touch { resource_version, .. } if resource_version == "7"));
         run.tell(Event::Touched(TouchOutcome::Done));
     }
-    let expected_release =
-        Request::Release { node: "n1".into(), uid: "np".into(), generation: 9, index: 1, pod_uid: "u1".into() };
+    let entries = vec![(1, "u1".to_owned())];
+    let expected_release = Request::Release { node: "n1".into(), uid: "np".into(), generation: 9, entries };
     assert_eq!(run.one(), &expected_release);
     run.tell(Event::Patched(PatchOutcome::Done { generation: 10 })).answers(Err(expected));
 }
@@ -363,11 +417,9 @@ fn an_api_server_that_asks_to_wait_is_given_the_time_and_the_reservation_stays()
     let mut run = Run::start(Some(waiting("u1", 2)));
     run.placement(3, Vec::new()).tell(Event::Patched(PatchOutcome::Throttled { after_ms: 700 }));
     run.pauses(700).reads_placement(false);
-    run.placement(3, Vec::new())
-        .tell(Event::Patched(PatchOutcome::Done { generation: 4 }))
-        .binds(Some("7"), Some("0-1"));
+    run.placement(3, Vec::new()).tell(Event::Patched(PatchOutcome::Done { generation: 4 })).binds("7", Some("0-1"));
     for _ in 1..MAX_ROUNDS - 1 {
-        run.tell(Event::Bound(BindOutcome::Throttled { after_ms: 1_000 })).pauses(1_000).binds(Some("7"), Some("0-1"));
+        run.tell(Event::Bound(BindOutcome::Throttled { after_ms: 1_000 })).pauses(1_000).binds("7", Some("0-1"));
     }
     run.tell(Event::Bound(BindOutcome::Throttled { after_ms: 1_000 })).answers(Err(BindError::Throttled));
 }

@@ -1,7 +1,9 @@
 //! The life of a reservation, and what distrusts a node: case by case.
 mod support;
 
-use fairlead_placement::{Beside, Drift, Due, Observed, ObservedContainer, Phase, Pinning, Seen, drift, unforgiven};
+use fairlead_placement::{
+    Beside, Drift, Due, Observed, ObservedContainer, Phase, Pinning, Seen, as_promised, drift, unforgiven,
+};
 use support::{held, mask};
 
 fn seen(uid: &str, pinning: Pinning, cpus: &str) -> ObservedContainer {
@@ -83,4 +85,23 @@ fn a_phase_follows_from_what_is_there() {
     for (held, seen, pinned, phase, due) in cases {
         assert_eq!((Phase::of(held, seen, pinned), phase.withdrawal()), (phase, due), "{held} {seen:?} {pinned}");
     }
+}
+
+#[test]
+fn a_pod_is_observed_once_every_container_runs_on_exactly_its_promise() {
+    let both = fairlead_placement::Reservation {
+        containers: vec![("main".into(), mask("0")), ("side".into(), mask("1"))],
+        ..held("a", "0-1")
+    };
+    let side = |cpus| ObservedContainer { name: "side".into(), ..seen("a", Pinning::Pinned, cpus) };
+    let observed = |containers: Vec<ObservedContainer>| {
+        let observed = Observed { generation: None, containers };
+        as_promised(&[both.clone(), held("b", "2")], &observed).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let main = || seen("a", Pinning::Pinned, "0");
+    assert_eq!(observed(vec![main(), side("1")]), ["a"]);
+    assert_eq!(observed(vec![main()]), [""; 0], "a part of it");
+    assert_eq!(observed(vec![main(), side("3")]), [""; 0], "elsewhere");
+    assert_eq!(observed(vec![main(), side("1"), seen("b", Pinning::Pending, "2")]), ["a"]);
+    assert_eq!(observed(vec![seen("b", Pinning::Drifted, "2"), seen("c", Pinning::Pinned, "3")]), [""; 0]);
 }

@@ -2,15 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::needless_pass_by_value, reason = "tests")]
 mod support;
 
-use fairlead_placement::reap::{Candidate, Seen, State, candidates, start, step};
+use fairlead_placement::reap::{State, candidate, start, step};
 use fairlead_placement::{
-    Event, Held, PatchOutcome, PlacementRead, PodFacts, PodRead, Request, Reservation, ReservationFault, TouchOutcome,
-    Withdrawal,
+    Event, Held, PatchOutcome, Phase, PlacementRead, PodFacts, PodRead, Request, Reservation, ReservationFault,
+    TouchOutcome, Withdrawal,
 };
 use support::{held, machine, mask, placement, pod, waiting};
 
 fn begin(even_unbound: bool) -> State {
-    let (state, asked) = start(Candidate { node: "n1".into(), pod: pod("u1"), even_unbound });
+    let (state, asked) = start("n1".into(), [(pod("u1"), even_unbound)]);
     assert_eq!(asked, [Request::ReadPlacement { node: "n1".into(), live: true, bound: false }]);
     state
 }
@@ -34,24 +34,81 @@ fn after_pause(state: State, asked: Request) -> (State, Request) {
 }
 
 fn release() -> Request {
-    Request::Release { node: "n1".into(), uid: "np".into(), generation: 5, index: 0, pod_uid: "u1".into() }
+    Request::Release { node: "n1".into(), uid: "np".into(), generation: 5, entries: vec![(0, "u1".into())] }
+}
+
+fn finished(how: Withdrawal) -> Request {
+    Request::Finished(vec![(pod("u1"), how)])
+}
+
+fn kept(asked: &Request) -> bool {
+    matches!(asked, Request::Finished(told) if matches!(told[..], [(_, Withdrawal::Kept(_))]))
 }
 
 #[test]
 fn candidates_are_not_at_home_and_unbound_ones_known_for_long_enough() {
     // Stamped by a clock that is far ahead: it says nothing.
     let future = |uid, cpus| Reservation { reserved_at_ms: u64::MAX, ..held(uid, cpus) };
-    let reservations = [future("here", "0"), future("gone", "1"), future("waits", "2"), future("fresh", "3")];
-    let seen = |uid: &str| match uid {
-        "here" => Seen::Here,
-        "waits" | "fresh" => Seen::Unbound,
-        _ => Seen::NotHere,
+    let of = |held: Reservation, phase, known_ms| {
+        candidate("n1", &held, phase, 60_000, |_| known_ms).map(|found| (found.pod.uid, found.even_unbound))
     };
-    let known_ms = |held: &Reservation| if held.pod.uid == "waits" { 60_000 } else { 59_999 };
-    let found: Vec<(String, bool)> = candidates("n1", &reservations, 60_000, seen, known_ms)
-        .map(|candidate| (candidate.pod.uid, candidate.even_unbound))
+    for phase in [Phase::Bound, Phase::Observed] {
+        assert_eq!(of(future("here", "0"), phase, u64::MAX), None);
+    }
+    assert_eq!(of(future("gone", "1"), Phase::Lapsed, 0), Some(("gone".to_owned(), false)));
+    assert_eq!(of(future("waits", "2"), Phase::Reserved, 60_000), Some(("waits".to_owned(), true)));
+    assert_eq!(of(future("fresh", "3"), Phase::Reserved, 59_999), None);
+}
+
+/// Of a burst that ends on one node, each in one of the ways there are.
+#[test]
+fn all_that_may_go_goes_in_one_write() {
+    let pods = ["gone", "runs", "waits", "open", "absent"].map(|uid| (pod(uid), uid == "waits"));
+    let (state, _) = start("n1".into(), pods);
+    let listed = || vec![held("open", "4"), held("runs", "3"), held("waits", "2"), held("x", "1"), held("gone", "0")];
+    let list = |generation| Event::Placement(PlacementRead::Found(placement(generation, 8, listed())));
+    let (state, asked) = tell(&state, list(5));
+    assert_eq!(asked, Request::ReadPod { pod: pod("gone") });
+    let (state, _) = tell(&state, Event::Pod(PodRead::Missing));
+    let (state, asked) =
+        tell(&state, Event::Pod(PodRead::Found(PodFacts { node: Some("n1".into()), ..waiting("runs", 1) })));
+    assert_eq!(asked, Request::ReadPod { pod: pod("waits") });
+    let touched = |state: &State| {
+        let (state, asked) = tell(state, Event::Pod(PodRead::Found(waiting("waits", 1))));
+        assert_eq!(asked, Request::Touch { pod: pod("waits"), resource_version: "7".into() });
+        tell(&state, Event::Touched(TouchOutcome::Done))
+    };
+    let (state, asked) = touched(&state);
+    assert_eq!(asked, Request::ReadPod { pod: pod("open") });
+    let (state, asked) = tell(&state, Event::Pod(PodRead::Found(waiting("open", 1))));
+    let entries = || vec![(4, "gone".to_owned()), (2, "waits".to_owned())];
+    assert_eq!(asked, Request::Release { node: "n1".into(), uid: "np".into(), generation: 5, entries: entries() });
+
+    // Another list: who was touched before it was read may be on its way by now. Who is gone stays gone.
+    let (state, asked) = tell(&state, Event::Patched(PatchOutcome::Conflict));
+    assert!(matches!(asked, Request::ReadPlacement { live: true, .. }));
+    let (state, asked) = tell(&state, list(6));
+    assert_eq!(asked, Request::ReadPod { pod: pod("waits") });
+    let (state, asked) = touched(&state);
+    assert_eq!(asked, Request::Release { node: "n1".into(), uid: "np".into(), generation: 6, entries: entries() });
+    let (_, asked) = tell(&state, Event::Patched(PatchOutcome::Done { generation: 7 }));
+    let Request::Finished(told) = asked else { panic!("{asked:?}") };
+    let told: Vec<(&str, &str)> = told
+        .iter()
+        .map(|(pod, how)| match how {
+            Withdrawal::Released => (pod.uid.as_str(), "released"),
+            Withdrawal::NothingHeld => (pod.uid.as_str(), "nothing held"),
+            Withdrawal::Kept(why) => (pod.uid.as_str(), *why),
+        })
         .collect();
-    assert_eq!(found, [("gone".to_owned(), false), ("waits".to_owned(), true)]);
+    let expected = [
+        ("gone", "released"),
+        ("runs", "the pod runs there"),
+        ("waits", "released"),
+        ("open", "the pod may yet be bound"),
+        ("absent", "nothing held"),
+    ];
+    assert_eq!(told, expected);
 }
 
 #[test]
@@ -68,7 +125,7 @@ fn a_pod_that_cannot_come_here_any_more_is_freed() {
         let (state, asked) = tell(&reads_pod(&begin(false)), Event::Pod(read));
         assert_eq!(asked, release());
         let (_, asked) = tell(&state, Event::Patched(PatchOutcome::Done { generation: 6 }));
-        assert_eq!(asked, Request::Finished(Withdrawal::Released));
+        assert_eq!(asked, finished(Withdrawal::Released));
     }
 }
 
@@ -77,7 +134,7 @@ fn a_pod_that_runs_here_or_may_come_keeps_it() {
     let here = PodFacts { node: Some("n1".into()), deleting: true, ..waiting("u1", 2) };
     for read in [PodRead::Found(here), PodRead::Found(waiting("u1", 2)), PodRead::Failed("down".into())] {
         let (_, asked) = tell(&reads_pod(&begin(false)), Event::Pod(read));
-        assert!(matches!(asked, Request::Finished(Withdrawal::Kept(_))), "{asked:?}");
+        assert!(kept(&asked), "{asked:?}");
     }
 }
 
@@ -93,7 +150,7 @@ fn an_unbound_pod_is_touched_first_and_looked_at_again_when_that_fails() {
         assert_eq!(asked, Request::ReadPod { pod: pod("u1") });
         let bound = PodFacts { node: Some("n1".into()), ..waiting("u1", 2) };
         let (_, asked) = tell(&state, Event::Pod(PodRead::Found(bound)));
-        assert!(matches!(asked, Request::Finished(Withdrawal::Kept(_))));
+        assert!(kept(&asked), "{asked:?}");
     }
 }
 
@@ -105,7 +162,7 @@ fn a_conflict_starts_over_and_an_absent_reservation_ends_it() {
         let (state, asked) = after_pause(state, asked);
         assert_eq!(asked, Request::ReadPlacement { node: "n1".into(), live: true, bound: false });
         let (_, asked) = tell(&state, Event::Placement(PlacementRead::Found(placement(6, 4, Vec::new()))));
-        assert_eq!(asked, Request::Finished(Withdrawal::NothingHeld));
+        assert_eq!(asked, finished(Withdrawal::NothingHeld));
     }
 }
 

@@ -23,6 +23,8 @@ pub enum Fault {
     OtherWriter,
     /// No answer ever comes to a binding.
     Silence,
+    /// No answer ever comes to a write of a reservation.
+    PatchSilence,
     /// The binding is refused with 429.
     BindingThrottled,
     /// The write of the reservation is refused with 429.
@@ -93,7 +95,7 @@ impl Api {
             objects.seen.push(format!("{} {path}", parts.method));
             objects.take_fault(&parts.method, &path)
         };
-        if matches!(fault, Some(Fault::Silence | Fault::ClaimsSilent)) {
+        if matches!(fault, Some(Fault::Silence | Fault::PatchSilence | Fault::ClaimsSilent)) {
             std::future::pending::<()>().await;
         }
         if matches!(fault, Some(Fault::BindingThrottled | Fault::PatchThrottled)) {
@@ -129,7 +131,7 @@ impl Objects {
         let fits = match self.fault? {
             Fault::BindingAnswerLost | Fault::BindingThrottled | Fault::Silence => path.ends_with("/binding"),
             Fault::ClaimsSilent => path.contains("/resourceclaims/"),
-            Fault::PatchAnswerLost | Fault::PatchThrottled | Fault::OtherWriter => {
+            Fault::PatchAnswerLost | Fault::PatchSilence | Fault::PatchThrottled | Fault::OtherWriter => {
                 method == Method::PATCH && path.contains("nodeplacements")
             }
         };
@@ -183,7 +185,9 @@ impl Objects {
         conflict(!pod["spec"]["nodeName"].is_null(), "pod is already assigned to a node")?;
         pod["spec"]["nodeName"] = binding["target"]["name"].clone();
         if let Some(annotations) = meta["annotations"].as_object() {
-            pod["metadata"]["annotations"] = json!(annotations);
+            for (key, value) in annotations {
+                pod["metadata"]["annotations"][key.as_str()] = value.clone();
+            }
         }
         pod["metadata"]["resourceVersion"] = json!("8");
         Ok(json!({ "kind": "Status", "status": "Success" }))
@@ -205,7 +209,9 @@ fn merge_patch(object: &mut Value, patch: &Value) -> Answer {
         }
     }
     if let Some(annotations) = patch["metadata"]["annotations"].as_object() {
-        object["metadata"]["annotations"] = json!(annotations);
+        for (key, value) in annotations {
+            object["metadata"]["annotations"][key.as_str()] = value.clone();
+        }
     }
     let version: u64 = object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
     object["metadata"]["resourceVersion"] = json!((version + 1).to_string());

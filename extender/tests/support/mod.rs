@@ -14,6 +14,7 @@ use axum::body::Body;
 use fairlead_cluster::{Model, Snapshot};
 use fairlead_extender::bind::Binder;
 use fairlead_extender::courier::Courier;
+use fairlead_extender::duty::Duty;
 use fairlead_extender::http::{App, HttpLimits, router};
 use fairlead_extender::metrics::{self, ExtenderMetrics};
 use fairlead_extender::model;
@@ -39,7 +40,11 @@ pub struct House {
 }
 
 impl House {
-    pub fn new(mut model: Model, api: &Api) -> Self {
+    pub fn new(model: Model, api: &Api) -> Self {
+        Self::on_duty(model, api, Duty::Alone)
+    }
+
+    pub fn on_duty(mut model: Model, api: &Api, duty: Duty) -> Self {
         let snapshot = Arc::new(ArcSwap::new(model.snapshot()));
         let (page, metrics) = metrics::page();
         let (queue, inbox) = model::queue();
@@ -47,7 +52,7 @@ impl House {
         let closed = CancellationToken::new();
         tokio::spawn(model::run(model, inbox, snapshot.clone(), metrics.clone(), pulse, closed));
         let courier = Courier::new(api.client(), snapshot.clone(), queue, metrics.clone());
-        let binder = Arc::new(Binder::new(courier.clone(), BIND_DEADLINE, metrics.clone()));
+        let binder = Arc::new(Binder::new(courier.clone(), BIND_DEADLINE, metrics.clone(), duty));
         let app = App { snapshot: snapshot.clone(), binder, metrics: metrics.clone(), limits: LIMITS };
         Self { router: router(app), courier, snapshot, metrics, page }
     }

@@ -72,9 +72,11 @@ fn report(setting: &Setting) -> Result<(usize, usize), fairlead_topology::Machin
         }
     })?;
     println!(
-        "  {} states, {} moves, at most {} from the first; {} states of a step; at most {} pods bound; {:.1} s",
+        "  {} states, {} moves ({} more left out for want of room), at most {} from the first; {} states of a step; at most {} \
+         pods bound; {:.1} s",
         found.states,
         found.moves,
+        found.pruned,
         found.depth,
         found.steps,
         found.most_bound,

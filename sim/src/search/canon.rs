@@ -82,8 +82,11 @@ impl Renaming {
 
     fn write(&self, mut write: Write) -> Write {
         (write.pod, write.node) = (self.pod(write.pod), self.node(write.node));
-        if let WriteKind::Reserve { restored, .. } = &mut write.kind {
-            *restored = restored.map(|entry| Entry { pod: self.pod(entry.pod), ..entry });
+        let renamed = |entry: Entry| Entry { pod: self.pod(entry.pod), ..entry };
+        match &mut write.kind {
+            WriteKind::Reserve { restored, .. } => *restored = restored.map(renamed),
+            WriteKind::Release { entries } => *entries = entries.map(renamed),
+            WriteKind::None | WriteKind::Touch | WriteKind::Bind { .. } => {}
         }
         write
     }
@@ -110,6 +113,7 @@ impl Renaming {
         for attempt in after.attempts.iter_mut().filter(|attempt| attempt.is_some()) {
             attempt.extender = self.extender(attempt.extender);
             (attempt.pod, attempt.node) = (self.pod(attempt.pod), self.node(attempt.node));
+            (attempt.also, attempt.at) = (self.pod(attempt.also), self.pod(attempt.at));
             if let Ask::Write(write) = attempt.ask {
                 attempt.ask = Ask::Write(self.write(write));
             }

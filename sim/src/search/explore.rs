@@ -31,6 +31,8 @@ pub struct Found {
     pub steps: usize,
     /// Most pods bound at the same time.
     pub most_bound: usize,
+    /// Moves that were not made because there is no room for one more step, or for one more write without an owner.
+    pub pruned: usize,
     /// States in which a law is broken, on the first level that has any.
     pub violations: usize,
     /// The shortest way to one of them, a line for each move, and the law in the last.
@@ -49,6 +51,14 @@ struct Reached {
     parent: Parent,
 }
 
+/// What follows from one level.
+#[derive(Default)]
+struct Level {
+    reached: Vec<Reached>,
+    moves: usize,
+    pruned: usize,
+}
+
 /// Searches until every state is known, or a law is broken: then to the end of that level. `tell` hears of each level:
 /// states so far, and how many of them are new.
 ///
@@ -56,7 +66,13 @@ struct Reached {
 /// A setting whose machine is none.
 pub fn search(setting: &Setting, mut tell: impl FnMut(usize, usize)) -> Result<Found, fairlead_topology::MachineError> {
     let told_foreign = if setting.without == Some(Guard::ForeignPods) { 0 } else { setting.foreign_cpus };
-    let setup = Setup { cpus: setting.cpus, pod_cpus: setting.pod_cpus, foreign_cpus: told_foreign };
+    let setup = Setup {
+        cpus: setting.cpus,
+        foreign_cpus: told_foreign,
+        memory: setting.memory,
+        pod_memory: setting.pod_memory,
+        others_memory: setting.without != Some(Guard::Memory),
+    };
     let numbers = Numbers::new(setup)?;
     let explorer = Explorer {
         setting,
@@ -65,15 +81,16 @@ pub fn search(setting: &Setting, mut tell: impl FnMut(usize, usize)) -> Result<F
         seen: (0..SHARDS).map(|_| Mutex::default()).collect(),
         hasher: FixedState::default(),
     };
-    let (first, _) = canonical(&World::first(setting.budget), &explorer.renamings);
+    let (first, _) = canonical(&World::first(setting.budget, setting.pod_cpus), &explorer.renamings);
     explorer.is_new(&first);
     let mut found = Found { states: 1, ..Found::default() };
     let mut parents = vec![Parent { state: 0, nth: 0 }];
     let mut level = vec![first];
     while !level.is_empty() {
         let start = parents.len() - level.len();
-        let (reached, moves) = explorer.level(&level, start);
+        let Level { reached, moves, pruned } = explorer.level(&level, start);
         found.moves += moves;
+        found.pruned += pruned;
         let mut broken = None;
         level = Vec::with_capacity(reached.len());
         for Reached { world, parent } in reached {
@@ -113,17 +130,17 @@ impl Explorer<'_> {
     }
 
     /// Every new state one move from those of a level, which begins at number `start`.
-    fn level(&self, level: &[World], start: usize) -> (Vec<Reached>, usize) {
+    fn level(&self, level: &[World], start: usize) -> Level {
         let next_chunk = AtomicUsize::new(0);
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let work = || {
-            let mut moves = Moves { setting: self.setting, steps: Steps::new(self.numbers) };
+            let mut moves = Moves::new(self.setting, Steps::new(self.numbers));
             let (mut reached, mut made) = (Vec::new(), 0);
             loop {
                 let from = next_chunk.fetch_add(1, Ordering::Relaxed) * CHUNK;
                 let Some(chunk) = level.get(from..(from + CHUNK).min(level.len())).filter(|chunk| !chunk.is_empty())
                 else {
-                    return (reached, made);
+                    return Level { reached, moves: made, pruned: moves.pruned };
                 };
                 for (offset, world) in chunk.iter().enumerate() {
                     let mut nth = 0;
@@ -146,10 +163,11 @@ impl Explorer<'_> {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             workers.into_iter().filter_map(|worker| worker.join().ok()).collect::<Vec<_>>()
         });
-        let mut all = (Vec::new(), 0);
-        for (reached, made) in parts {
-            all.0.extend(reached);
-            all.1 += made;
+        let mut all = Level::default();
+        for part in parts {
+            all.reached.extend(part.reached);
+            all.moves += part.moves;
+            all.pruned += part.pruned;
         }
         all
     }
@@ -162,8 +180,9 @@ impl Explorer<'_> {
             turns.push(parents[at].nth);
             at = parents[at].state as usize;
         }
-        let mut moves = Moves { setting: self.setting, steps: Steps::new(self.numbers) };
-        let (mut world, renamed) = canonical(&World::first(self.setting.budget), &self.renamings);
+        let mut moves = Moves::new(self.setting, Steps::new(self.numbers));
+        let (mut world, renamed) =
+            canonical(&World::first(self.setting.budget, self.setting.pod_cpus), &self.renamings);
         let mut names = renamed.inverse();
         let mut lines = Vec::new();
         for turn in turns.into_iter().rev() {

@@ -31,11 +31,15 @@ pub enum Guard {
     Restore,
     /// Pods without CPUs of their own are accounted.
     ForeignPods,
+    /// The memory of other reservations is accounted.
+    Memory,
+    /// What was reserved for a former wish is freed before the pod is bound to the shared pool.
+    FreeBeforeShared,
 }
 
 impl Guard {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::GenerationTest,
         Self::UidTest,
         Self::ChooseAnew,
@@ -48,6 +52,8 @@ impl Guard {
         Self::PlacementFirst,
         Self::Restore,
         Self::ForeignPods,
+        Self::Memory,
+        Self::FreeBeforeShared,
     ];
 
     /// What it is called on the command line.
@@ -66,6 +72,8 @@ impl Guard {
             Self::PlacementFirst => "placement-before-pod",
             Self::Restore => "restore",
             Self::ForeignPods => "foreign-pods",
+            Self::Memory => "memory",
+            Self::FreeBeforeShared => "free-before-shared",
         }
     }
 
@@ -103,6 +111,10 @@ impl Guard {
             Self::ForeignPods => {
                 "Pods without CPUs of their own, static ones included, keep theirs of the shared pool."
             }
+            Self::Memory => "What other reservations hold of the memory is counted, also where CPUs are free.",
+            Self::FreeBeforeShared => {
+                "What was reserved for a pod's former wish is looked for live and freed before it is bound to the shared pool."
+            }
         }
     }
 
@@ -115,18 +127,24 @@ impl Guard {
     /// The least budget found in which its absence shows; the rest of what may happen is not needed for that.
     #[must_use]
     pub const fn setting(self) -> Setting {
-        let (binds, withdrawals, changes, losses) = match self {
-            Self::GenerationTest | Self::ChooseAnew => (2, 0, 0, 0),
-            Self::ForeignPods => (3, 0, 0, 0),
-            Self::UidTest | Self::Restore => (2, 0, 0, 1),
-            Self::KeepPromised => (3, 1, 0, 0),
+        let (binds, withdrawals, losses) = match self {
+            Self::GenerationTest | Self::ChooseAnew | Self::Memory | Self::FreeBeforeShared => (2, 0, 0),
+            Self::ForeignPods => (3, 0, 0),
+            Self::UidTest | Self::Restore => (2, 0, 1),
+            Self::KeepPromised => (3, 1, 0),
             Self::VersionInBinding
             | Self::VersionFromBefore
             | Self::RenewalWrites
             | Self::LiveRead
             | Self::Touch
-            | Self::PlacementFirst => (2, 1, 0, 0),
+            | Self::PlacementFirst => (2, 1, 0),
         };
-        Setting::usual(Budget { binds, withdrawals, faults: 0, changes, losses }).without(self)
+        let budget = Budget { withdrawals, losses, ..Budget::of_binds(binds) };
+        let setting = match self {
+            Self::Memory => Setting::usual(budget).short_of_memory(),
+            Self::FreeBeforeShared => Setting::usual(Budget { wishes: 1, ..budget }).or_wishing(0),
+            _ => Setting::usual(budget),
+        };
+        setting.without(self)
     }
 }

@@ -7,13 +7,17 @@ use super::world::{NODES, PODS, World};
 ///
 /// # Errors
 /// No CPU and no reserved memory is held by two live pods; and a pod that is bound has exactly the reservation that its
-/// Binding carried, unless its NodePlacement was lost: then it holds what it runs on.
+/// Binding carried, unless its NodePlacement was lost: then it holds what it runs on. One that is bound to the shared pool
+/// leaves nothing behind that was reserved for it before.
 pub fn check(setting: &Setting, world: &World) -> Result<(), String> {
     for index in 0..NODES {
         placement(setting, world, index)?;
     }
     for index in 0..PODS {
         bound(world, index)?;
+    }
+    if world.left_behind {
+        return Err("a pod is bound to the shared pool, and CPUs reserved for it before are held by nobody".to_owned());
     }
     Ok(())
 }
@@ -34,7 +38,11 @@ fn placement(setting: &Setting, world: &World, index: usize) -> Result<(), Strin
         }
         held |= entry.cpus;
     }
-    // One part of the memory belongs to each CPU, and each pod asks for as many parts as CPUs: memory runs out with them.
+    let (promised, memory) =
+        (placement.listed().count() * usize::from(setting.pod_memory), usize::from(setting.memory));
+    if promised > memory {
+        return Err(format!("{promised} parts of the memory of {} are promised, which has {memory}", node_name(index)));
+    }
     let spare = u32::from(setting.cpus).saturating_sub(held.count_ones());
     if spare < u32::from(setting.foreign_cpus) {
         return Err(format!(
@@ -57,7 +65,7 @@ fn bound(world: &World, index: usize) -> Result<(), String> {
     let node = &world.nodes[usize::from(pod.node)];
     let own = node.placement.listed().find(|entry| entry.pod == number);
     let on = node_name(usize::from(pod.node));
-    if !node.lost && own.map(|entry| entry.cpus) != Some(pod.cpus) {
+    if pod.cpus != 0 && !node.lost && own.map(|entry| entry.cpus) != Some(pod.cpus) {
         let has = own.map_or("nothing".to_owned(), |entry| cpus(entry.cpus));
         return Err(format!("{} is bound to {on} with {}, reserved is {has}", pod_name(number), cpus(pod.cpus)));
     }

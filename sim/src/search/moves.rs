@@ -1,4 +1,5 @@
 //! What can happen next: the API server, the agent and the people around the shipped steps.
+use super::calls::{Calls, Fence};
 use super::steps::{Next, Outcome, SeenBound, SeenPod, Steps, Told};
 use super::world::{Ask, Attempt, Entry, NODES, NONE, PODS, Placement, Pod, World, Write, WriteKind};
 use super::{Guard, Setting};
@@ -56,6 +57,11 @@ pub enum What {
     PodDeleting,
     /// The pod ends.
     PodEnds,
+    /// The pod wishes otherwise.
+    WishChanges {
+        /// By its WorkerPool; else by its own annotation.
+        pool: bool,
+    },
     /// Somebody else writes to the pod.
     PodWritten,
     /// The Node is deleted.
@@ -76,12 +82,24 @@ pub struct Moves<'a> {
     pub setting: &'a Setting,
     /// The shipped steps.
     pub steps: Steps<'a>,
+    /// The API server.
+    calls: Calls,
+    /// Moves not made for want of room in a state.
+    pub pruned: usize,
 }
 
-type Out<'o> = &'o mut dyn FnMut(Move, World);
+pub(super) type Out<'o> = &'o mut dyn FnMut(Move, World);
+
+impl<'a> Moves<'a> {
+    /// Of a thread that has made no call yet.
+    #[must_use]
+    pub fn new(setting: &'a Setting, steps: Steps<'a>) -> Self {
+        Self { setting, steps, calls: Calls::default(), pruned: 0 }
+    }
+}
 
 impl Moves<'_> {
-    fn off(&self, guard: Guard) -> bool {
+    pub(super) fn off(&self, guard: Guard) -> bool {
         self.setting.without == Some(guard)
     }
 
@@ -98,18 +116,19 @@ impl Moves<'_> {
             if write.kind != WriteKind::None {
                 let mut after = *world;
                 after.late[index] = Write::NONE;
-                let outcome = self.write(&mut after, &write);
+                let outcome = self.write(&mut after, &write, None);
                 out(moved(What::Arrives(write.kind, outcome), NONE, write.pod, write.node, true), after);
             }
         }
-        self.crash(world, out);
-        self.pods_change(world, out);
-        self.nodes_change(world, out);
+        self.around(world, out);
     }
 
     fn begin(&mut self, world: &World, out: Out<'_>) {
         let setting = self.setting;
-        let Some(slot) = world.attempts.iter().position(|attempt| !attempt.is_some()) else { return };
+        let Some(slot) = world.attempts.iter().position(|attempt| !attempt.is_some()) else {
+            self.pruned += usize::from(world.budget.binds + world.budget.withdrawals > 0);
+            return;
+        };
         for (extender, pod, node) in setting.everybody() {
             let known = |attempt: &&Attempt| attempt.extender == extender && attempt.pod == pod;
             if world.budget.binds > 0 && !world.attempts.iter().filter(known).any(|attempt| attempt.binds) {
@@ -121,18 +140,24 @@ impl Moves<'_> {
                     }
                     let mut after = *world;
                     after.budget.binds -= 1;
-                    let attempt = Attempt { extender, binds: true, pod, node, pod_current: !behind, ..Attempt::NONE };
+                    let of = Attempt { extender, binds: true, pod, at: pod, node, ..Attempt::NONE };
+                    let attempt = Attempt { pod_current: !behind, ..of };
                     after.attempts[slot] = attempt;
                     self.tell(&mut after, slot, Told::Start(seen_pod(seen, node)));
                     out(moved(What::Begins { behind }, extender, pod, node, true), after);
                 }
             }
-            let held = world.nodes[usize::from(node)].placement.index_of(pod).is_some();
-            if world.budget.withdrawals > 0 && held {
+            let placement = world.nodes[usize::from(node)].placement;
+            if world.budget.withdrawals == 0 || placement.index_of(pod).is_none() {
+                continue;
+            }
+            let others =
+                (pod + 1..setting.pods).filter(|other| setting.together && placement.index_of(*other).is_some());
+            for also in std::iter::once(NONE).chain(others) {
                 let mut after = *world;
                 after.budget.withdrawals -= 1;
-                after.attempts[slot] = Attempt { extender, pod, node, ..Attempt::NONE };
-                self.tell(&mut after, slot, Told::Withdraw);
+                after.attempts[slot] = Attempt { extender, pod, also, at: pod, node, ..Attempt::NONE };
+                self.tell(&mut after, slot, Told::Withdraw(relative(also, pod)));
                 out(moved(What::Begins { behind: false }, extender, pod, node, false), after);
             }
         }
@@ -178,32 +203,30 @@ impl Moves<'_> {
             former: attempt.former,
             generation: attempt.generation,
         };
+        let of_pod = |kind, pod| Write { pod, former: false, generation: 0, ..patch(kind, attempt.pod_current) };
+        let named = |entry| absolute(entry, attempt.pod);
+        let number = |of| named(Entry { pod: of, cpus: 0 }).pod;
         let (ask, keeps_pod, keeps_placement) = match next {
             Next::Over(_) => {
                 world.attempts[slot] = Attempt::NONE;
                 return;
             }
-            // A withdrawal knows the generation from before it reads the pod.
-            Next::ReadPod => (Ask::ReadPod, false, true),
+            // A withdrawal knows the generation from before it reads the pods.
+            Next::ReadPod(of) => {
+                attempt.at = number(of);
+                (Ask::ReadPod, false, true)
+            }
             Next::ReadPlacement { live, bound } => (Ask::ReadPlacement { live, bound }, true, false),
             Next::Reserve { replaces, cpus, renewed, restored } => {
-                let restored = restored.map(|entry| absolute(entry, attempt.pod));
-                let kind = WriteKind::Reserve { replaces, cpus, renewed, restored };
+                let kind = WriteKind::Reserve { replaces, cpus, renewed, restored: restored.map(named) };
                 (Ask::Write(patch(kind, attempt.placement_current)), true, false)
             }
-            Next::Release(asked) => {
-                let write = patch(WriteKind::Release { index: asked }, attempt.placement_current);
-                (Ask::Write(write), false, false)
+            Next::Release(entries) => {
+                let kind = WriteKind::Release { entries: entries.map(named) };
+                (Ask::Write(patch(kind, attempt.placement_current)), false, false)
             }
-            Next::Touch => {
-                let write = Write { former: false, generation: 0, ..patch(WriteKind::Touch, attempt.pod_current) };
-                (Ask::Write(write), false, true)
-            }
-            Next::Bind { cpus, fenced } => {
-                let bind = patch(WriteKind::Bind { cpus, fenced }, attempt.pod_current);
-                let write = Write { former: false, generation: 0, ..bind };
-                (Ask::Write(write), false, false)
-            }
+            Next::Touch(of) => (Ask::Write(of_pod(WriteKind::Touch, number(of))), false, true),
+            Next::Bind { cpus } => (Ask::Write(of_pod(WriteKind::Bind { cpus }, attempt.pod)), false, false),
         };
         attempt.ask = ask;
         attempt.pod_current &= keeps_pod;
@@ -218,7 +241,7 @@ impl Moves<'_> {
         let says = |what| moved(what, attempt.extender, attempt.pod, attempt.node, attempt.binds);
         match attempt.ask {
             Ask::ReadPod => {
-                let (now, before) = (world.pods[usize::from(attempt.pod)], world.pods_before[usize::from(attempt.pod)]);
+                let (now, before) = (world.pods[usize::from(attempt.at)], world.pods_before[usize::from(attempt.at)]);
                 let by_watch = !attempt.binds && self.off(Guard::LiveRead);
                 // A watch may also not have heard of the pod yet.
                 let unheard = (Pod { exists: false, ..Pod::WAITING }, true);
@@ -226,7 +249,8 @@ impl Moves<'_> {
                 for (seen, behind) in seen.take(if by_watch { 3 } else { 1 }) {
                     let mut after = *world;
                     after.attempts[slot].pod_current = !behind;
-                    self.tell(&mut after, slot, Told::Pod(seen_pod(seen, attempt.node)));
+                    let of = relative(attempt.at, attempt.pod);
+                    self.tell(&mut after, slot, Told::Pod(of, seen_pod(seen, attempt.node)));
                     out(says(What::ReadsPod { behind }), after);
                 }
             }
@@ -234,7 +258,7 @@ impl Moves<'_> {
             Ask::Write(write) => {
                 let write = self.just_read(world, write);
                 let mut after = *world;
-                let outcome = self.write(&mut after, &write);
+                let outcome = self.write(&mut after, &write, Some(slot));
                 let reserves = matches!(write.kind, WriteKind::Reserve { .. });
                 if reserves && outcome == Outcome::Conflict && self.off(Guard::ChooseAnew) {
                     self.same_again(&mut after, slot, write);
@@ -255,6 +279,8 @@ impl Moves<'_> {
             if left {
                 self.tell(&mut after, slot, Told::DeadlineNear);
                 out(says(What::Deadline), after);
+            } else {
+                self.pruned += 1;
             }
         }
     }
@@ -263,9 +289,12 @@ impl Moves<'_> {
     fn just_read(&self, world: &World, mut write: Write) -> Write {
         match &mut write.kind {
             WriteKind::Bind { .. } if self.off(Guard::VersionFromBefore) => write.current = true,
-            WriteKind::Release { index } if self.off(Guard::PlacementFirst) => {
+            WriteKind::Release { entries } if self.off(Guard::PlacementFirst) => {
                 let placement = &world.nodes[usize::from(write.node)].placement;
-                *index = placement.index_of(write.pod).and_then(|index| u8::try_from(index).ok()).unwrap_or(NONE);
+                for entry in entries.iter_mut().filter(|entry| entry.pod != NONE) {
+                    entry.cpus =
+                        placement.index_of(entry.pod).and_then(|index| u8::try_from(index).ok()).unwrap_or(NONE);
+                }
                 (write.current, write.former) = (true, false);
             }
             _ => {}
@@ -297,6 +326,8 @@ impl Moves<'_> {
         if lost.leave(*write) {
             self.tell(&mut lost, slot, answer(write, Outcome::Lost));
             out(says(What::Loses(write.kind)), lost);
+        } else {
+            self.pruned += 1;
         }
     }
 
@@ -335,6 +366,7 @@ impl Moves<'_> {
                 known.placement_current = !behind;
                 known.former = behind && former;
                 known.generation = placement.generation;
+                known.disturbed &= !live;
                 let told = self.placement_told(world, &attempt, &placement, carrying & !unseen);
                 self.tell(&mut after, slot, told);
                 out(says(What::ReadsPlacement { live, behind, unseen }), after);
@@ -344,7 +376,9 @@ impl Moves<'_> {
 
     fn placement_told(&self, world: &World, attempt: &Attempt, placement: &Placement, carrying: u8) -> Told {
         let mut entries = [Entry::NONE; PODS];
-        let hides_own = attempt.binds && self.off(Guard::KeepPromised);
+        let shared = world.pods[usize::from(attempt.pod)].wish == 0;
+        let hides_own =
+            attempt.binds && (self.off(Guard::KeepPromised) || (shared && self.off(Guard::FreeBeforeShared)));
         let shown = placement.listed().filter(|entry| !(hides_own && entry.pod == attempt.pod));
         for (slot, entry) in entries.iter_mut().zip(shown) {
             *slot = Entry { pod: relative(entry.pod, attempt.pod), ..entry };
@@ -356,179 +390,55 @@ impl Moves<'_> {
         Told::Placement { entries, carried, is_new: placement.is_new && !self.off(Guard::Restore) }
     }
 
-    /// Carries a write out as the API server does.
-    fn write(&self, world: &mut World, write: &Write) -> Outcome {
-        match write.kind {
-            WriteKind::Reserve { .. } | WriteKind::Release { .. } => self.patch(world, write),
-            WriteKind::Touch => {
-                if !world.pods[usize::from(write.pod)].exists {
-                    return Outcome::Gone;
-                }
-                if self.off(Guard::Touch) {
-                    return Outcome::Done;
-                }
-                if !write.current {
-                    return Outcome::Conflict;
-                }
-                world.age_pod(write.pod);
-                Outcome::Done
-            }
-            WriteKind::Bind { cpus, fenced } => {
-                let pod = world.pods[usize::from(write.pod)];
-                if !pod.exists {
-                    return Outcome::Gone;
-                }
-                let other = fenced && !write.current && !self.off(Guard::VersionInBinding);
-                if pod.node != NONE || pod.deleting || other {
-                    return Outcome::Conflict;
-                }
-                world.age_pod(write.pod);
-                world.pods[usize::from(write.pod)] = Pod { node: write.node, cpus, ..pod };
-                Outcome::Done
-            }
-            WriteKind::None => Outcome::Refused,
+    /// Carries a write out as the API server does; `by` is the attempt that waits for the answer, if one does.
+    fn write(&mut self, world: &mut World, write: &Write, by: Option<usize>) -> Outcome {
+        if write.is_patch() {
+            return self.patch(world, write, by);
         }
+        let pod = world.pods[usize::from(write.pod)];
+        let binds = matches!(write.kind, WriteKind::Bind { .. });
+        if !binds && pod.exists && self.off(Guard::Touch) {
+            return Outcome::Done;
+        }
+        let names_version = !(binds && self.off(Guard::VersionInBinding));
+        let fence = Fence { uid: Some(true), version: names_version.then_some(write.current) };
+        let came = self.calls.pod(&pod, write, fence);
+        if came.changed {
+            world.age_pod(write.pod);
+            world.pods[usize::from(write.pod)] = came.after;
+        }
+        if came.outcome == Outcome::Done && matches!(write.kind, WriteKind::Bind { cpus: 0 }) {
+            let held = world.nodes[usize::from(write.node)].placement.index_of(write.pod).is_some();
+            // What was reserved by another after it looked nobody could see.
+            world.left_behind |= held && by.is_some_and(|slot| !world.attempts[slot].disturbed);
+        }
+        came.outcome
     }
 
-    fn patch(&self, world: &mut World, write: &Write) -> Outcome {
+    fn patch(&mut self, world: &mut World, write: &Write, by: Option<usize>) -> Outcome {
         let placement = world.nodes[usize::from(write.node)].placement;
-        if !placement.exists {
-            return Outcome::Gone;
-        }
         let by_number = self.off(Guard::UidTest);
         let same = if by_number { write.generation == placement.generation } else { write.current };
-        if (!by_number && write.former) || !(same || self.off(Guard::GenerationTest)) {
-            return Outcome::Conflict;
-        }
-        let mut entries: Vec<Entry> = placement.listed().collect();
-        match write.kind {
-            WriteKind::Reserve { replaces, cpus, renewed, restored } => {
-                let entry = Entry { pod: write.pod, cpus };
-                let changes = renewed || replaces == NONE || restored[0] != Entry::NONE;
-                match entries.get_mut(usize::from(replaces)) {
-                    Some(slot) if !changes && *slot == entry => return Outcome::Done,
-                    Some(slot) => *slot = entry,
-                    None if replaces == NONE => entries.push(entry),
-                    None => return Outcome::Conflict,
-                }
-                entries.extend(restored.into_iter().filter(|entry| entry.pod != NONE));
-            }
-            WriteKind::Release { index } => {
-                let index = usize::from(index);
-                if entries.get(index).is_none_or(|entry| entry.pod != write.pod) {
-                    return Outcome::Conflict;
-                }
-                entries.remove(index);
-            }
-            _ => return Outcome::Refused,
-        }
-        // The key of the list is the pod's UID: the schema refuses a second entry.
-        let twice = entries.iter().enumerate().any(|(at, entry)| entries[..at].iter().any(|one| one.pod == entry.pod));
-        if twice || entries.len() > PODS {
-            return Outcome::Refused;
+        let fence = Fence {
+            uid: (!by_number).then_some(!write.former),
+            version: (!self.off(Guard::GenerationTest)).then_some(same),
+        };
+        let mut came = self.calls.patch(&placement, write, fence);
+        if !came.changed {
+            return came.outcome;
         }
         world.age_placement(write.node, false);
-        let generation = if by_number { placement.generation.saturating_add(1) } else { placement.generation };
-        let mut after = Placement { is_new: false, generation, entries: [Entry::NONE; PODS], ..placement };
-        after.entries.iter_mut().zip(entries).for_each(|(slot, entry)| *slot = entry);
-        world.nodes[usize::from(write.node)].placement = after;
-        Outcome::Done
-    }
-
-    /// A process dies; what it had sent may yet arrive.
-    fn crash(&self, world: &World, out: Out<'_>) {
-        if world.budget.faults == 0 {
-            return;
+        if by_number {
+            came.after.generation = placement.generation.saturating_add(1);
         }
-        for extender in 0..self.setting.extenders {
-            if !world.attempts.iter().any(|attempt| attempt.extender == extender) {
-                continue;
-            }
-            let mut after = *world;
-            after.budget.faults -= 1;
-            let mut room = true;
-            for slot in 0..after.attempts.len() {
-                let attempt = after.attempts[slot];
-                if attempt.extender == extender {
-                    after.attempts[slot] = Attempt::NONE;
-                    if let Ask::Write(write) = attempt.ask {
-                        room &= after.leave(write);
-                    }
-                }
-            }
-            if room {
-                out(moved(What::Crashes, extender, NONE, NONE, true), after);
-            }
+        world.nodes[usize::from(write.node)].placement = came.after;
+        // Of use only where somebody may bind it to the shared pool.
+        if matches!(write.kind, WriteKind::Reserve { .. }) && self.setting.budget.wishes > 0 {
+            let others = world.attempts.iter_mut().enumerate().filter(|(slot, _)| Some(*slot) != by);
+            let of_pod = others.filter(|(_, attempt)| attempt.binds && attempt.pod == write.pod);
+            of_pod.for_each(|(_, attempt)| attempt.disturbed = true);
         }
-    }
-
-    fn pods_change(&self, world: &World, out: Out<'_>) {
-        for pod in 0..self.setting.pods {
-            let now = world.pods[usize::from(pod)];
-            if self.setting.budget.losses > 0 && self.admits(world, now, pod) {
-                let mut after = *world;
-                after.running[usize::from(pod)] = true;
-                out(moved(What::Runs, NONE, pod, now.node, true), after);
-            }
-            if !now.exists || world.budget.changes == 0 {
-                continue;
-            }
-            let mut change = |what, changed: Pod| {
-                let mut after = *world;
-                after.budget.changes -= 1;
-                after.age_pod(pod);
-                after.pods[usize::from(pod)] = changed;
-                after.running[usize::from(pod)] &= changed.is_bound();
-                out(moved(what, NONE, pod, NONE, true), after);
-            };
-            change(What::PodGoes, Pod { exists: false, node: NONE, cpus: 0, deleting: false, terminal: false });
-            if !now.terminal {
-                change(What::PodEnds, Pod { terminal: true, ..now });
-            }
-            if !now.deleting {
-                change(What::PodDeleting, Pod { deleting: true, ..now });
-            }
-            change(What::PodWritten, now);
-        }
-    }
-
-    /// The agent runs a container with CPUs of its own only where the reservation says what the Binding carried.
-    fn admits(&self, world: &World, pod: Pod, number: u8) -> bool {
-        if !pod.is_bound() || world.running[usize::from(number)] {
-            return false;
-        }
-        let placement = world.nodes[usize::from(pod.node)].placement;
-        placement.exists && placement.listed().any(|entry| entry == Entry { pod: number, cpus: pod.cpus })
-    }
-
-    fn nodes_change(&self, world: &World, out: Out<'_>) {
-        for node in 0..self.setting.nodes {
-            let now = world.nodes[usize::from(node)];
-            if now.up && world.budget.losses > 0 {
-                let mut after = *world;
-                after.budget.losses -= 1;
-                after.nodes[usize::from(node)].up = false;
-                after.nodes[usize::from(node)].placement.orphan = now.placement.exists;
-                out(moved(What::NodeGoes, NONE, NONE, node, true), after);
-            }
-            if !now.up {
-                let mut after = *world;
-                after.nodes[usize::from(node)].up = true;
-                out(moved(What::NodeReturns, NONE, NONE, node, true), after);
-            }
-            if now.placement.exists && now.placement.orphan {
-                let mut after = *world;
-                after.age_placement(node, true);
-                let known = &mut after.nodes[usize::from(node)];
-                (known.placement, known.lost) = (Placement::ABSENT, true);
-                out(moved(What::Collected, NONE, NONE, node, true), after);
-            }
-            if now.up && !now.placement.exists {
-                let mut after = *world;
-                after.nodes[usize::from(node)].placement = Placement::NEW;
-                out(moved(What::Made, NONE, NONE, node, true), after);
-            }
-        }
+        came.outcome
     }
 }
 
@@ -540,7 +450,7 @@ impl Setting {
     }
 }
 
-const fn moved(what: What, extender: u8, pod: u8, node: u8, binds: bool) -> Move {
+pub(super) const fn moved(what: What, extender: u8, pod: u8, node: u8, binds: bool) -> Move {
     Move { what, extender, pod, node, binds }
 }
 
@@ -554,7 +464,7 @@ fn seen_pod(pod: Pod, node: u8) -> SeenPod {
         there if there == node => SeenBound::Here,
         _ => SeenBound::Elsewhere,
     };
-    SeenPod { exists: pod.exists, deleting: pod.deleting, terminal: pod.terminal, bound }
+    SeenPod { exists: pod.exists, deleting: pod.deleting, terminal: pod.terminal, bound, wish: pod.wish }
 }
 
 fn answer(write: &Write, outcome: Outcome) -> Told {

@@ -27,6 +27,8 @@ pub struct SeenPod {
     pub terminal: bool,
     /// Unbound, bound here, or bound elsewhere.
     pub bound: SeenBound,
+    /// How many CPUs of its own it wishes.
+    pub wish: u8,
 }
 
 /// Where a pod is bound, from where a step stands.
@@ -45,10 +47,10 @@ pub enum SeenBound {
 pub enum Told {
     /// A bind begins; the pod as the watch shows it.
     Start(SeenPod),
-    /// A withdrawal begins, also if the pod is merely unbound.
-    Withdraw,
-    /// The live pod.
-    Pod(SeenPod),
+    /// A withdrawal begins, also if the pod is merely unbound; with it of another pod, or [`NONE`].
+    Withdraw(u8),
+    /// The live pod that was asked for, by its number.
+    Pod(u8, SeenPod),
     /// The NodePlacement: its entries, what live pods carry beside them, what this process promised, and whether nothing
     /// was written to it yet.
     Placement {
@@ -98,8 +100,8 @@ pub enum Outcome {
 /// What a step asks for next. Pods are numbered from the step's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Next {
-    /// The live pod.
-    ReadPod,
+    /// The live pod of that number.
+    ReadPod(u8),
     /// The NodePlacement.
     ReadPlacement {
         /// Live.
@@ -118,16 +120,14 @@ pub enum Next {
         /// What is restored besides.
         restored: [Entry; PODS - 1],
     },
-    /// A release of the entry at an index.
-    Release(u8),
-    /// A touch.
-    Touch,
+    /// A release: whose entries, and in the place of the CPUs their indices.
+    Release([Entry; 2]),
+    /// A touch of the pod of that number.
+    Touch(u8),
     /// A Binding.
     Bind {
-        /// The CPUs it carries.
+        /// The CPUs it carries; none: it carries nothing.
         cpus: u8,
-        /// It names a version.
-        fenced: bool,
     },
     /// Nothing: it is over; whether the pod is bound as asked.
     Over(bool),
@@ -154,16 +154,21 @@ pub struct Numbers {
 pub struct Setup {
     /// CPUs of a node, one thread each.
     pub cpus: u8,
-    /// CPUs that each pod asks for.
-    pub pod_cpus: u8,
     /// CPUs that pods of the shared pool take on each node, as the steps are told.
     pub foreign_cpus: u8,
+    /// Parts of the memory of a node.
+    pub memory: u8,
+    /// Parts that each pod asks for.
+    pub pod_memory: u8,
+    /// The steps are told what others hold of the memory.
+    pub others_memory: bool,
 }
 
 const NODE: &str = "here";
 const STAMP_MS: u64 = 10_000;
 const GENERATION: i64 = 7;
-const POD_BYTES: u64 = 100;
+/// One part of the memory.
+const PART_BYTES: u64 = 100;
 
 impl Numbers {
     /// No state yet but the one before everything, which has the number 0.
@@ -176,7 +181,7 @@ impl Numbers {
         let memory = NumaDescription {
             id: 0,
             cpus: all.clone(),
-            memory_bytes: POD_BYTES * u64::from(setup.cpus),
+            memory_bytes: PART_BYTES * u64::from(setup.memory),
             distances: Vec::new(),
             ..NumaDescription::default()
         };
@@ -246,35 +251,37 @@ impl<'a> Steps<'a> {
     }
 
     fn make(&self, state: u32, told: Told) -> (u32, Next) {
-        let mut step = self.numbers.step(state);
-        let mut event = if told == Told::Withdraw { None } else { Some(self.numbers.event(told)) };
-        loop {
-            let (after, mut requests) = match (&step, &event) {
-                (_, None) => {
-                    let candidate = reap::Candidate { node: NODE.to_owned(), pod: pod(0), even_unbound: true };
-                    let (state, requests) = reap::start(candidate);
-                    (Step::Reaping(state), requests)
-                }
-                (Step::Idle, Some(event)) => {
-                    let (state, requests) = bind::step(&bind::State::default(), event);
-                    (Step::Binding(state), requests)
-                }
-                (Step::Binding(state), Some(event)) => {
-                    let (state, requests) = bind::step(state, event);
-                    (Step::Binding(state), requests)
-                }
-                (Step::Reaping(state), Some(event)) => {
-                    let (state, requests) = reap::step(state, event);
-                    (Step::Reaping(state), requests)
-                }
-            };
-            step = after;
-            match requests.pop() {
-                Some(Request::Pause { .. }) => event = Some(Event::Paused),
-                Some(request) => return (self.numbers.number(step), next_of(&request)),
-                // It asked for nothing: it had ended before.
-                None => return (self.numbers.number(step), Next::Over(false)),
+        let (mut step, mut requests) = match told {
+            Told::Withdraw(also) => {
+                let numbers = [0, also].into_iter().filter(|number| *number != NONE);
+                let (state, requests) = reap::start(NODE.to_owned(), numbers.map(|number| (pod(number), true)));
+                (Step::Reaping(state), requests)
             }
+            _ => advance(&self.numbers.step(state), &self.numbers.event(told)),
+        };
+        while let Some(Request::Pause { .. }) = requests.last() {
+            (step, requests) = advance(&step, &Event::Paused);
+        }
+        // One that asks for nothing had ended before.
+        let next = requests.pop().map_or(Next::Over(false), |request| next_of(&request));
+        (self.numbers.number(step), next)
+    }
+}
+
+/// The shipped step.
+fn advance(step: &Step, event: &Event) -> (Step, Vec<Request>) {
+    match step {
+        Step::Idle => {
+            let (state, requests) = bind::step(&bind::State::default(), event);
+            (Step::Binding(state), requests)
+        }
+        Step::Binding(state) => {
+            let (state, requests) = bind::step(state, event);
+            (Step::Binding(state), requests)
+        }
+        Step::Reaping(state) => {
+            let (state, requests) = reap::step(state, event);
+            (Step::Reaping(state), requests)
         }
     }
 }
@@ -284,10 +291,10 @@ impl Numbers {
         match told {
             Told::Start(seen) => Event::Start {
                 request: BindRequest { pod: pod(0), node: NODE.to_owned() },
-                pod: self.pod_facts(seen),
+                pod: self.pod_facts(0, seen),
                 now_ms: STAMP_MS,
             },
-            Told::Pod(seen) => Event::Pod(self.pod_facts(seen).map_or(PodRead::Missing, PodRead::Found)),
+            Told::Pod(of, seen) => Event::Pod(self.pod_facts(of, seen).map_or(PodRead::Missing, PodRead::Found)),
             Told::Placement { entries, carried, is_new } => {
                 Event::Placement(PlacementRead::Found(self.placement_facts(&entries, carried, is_new)))
             }
@@ -313,35 +320,54 @@ impl Numbers {
                 Outcome::Lost => BindOutcome::Lost,
                 Outcome::Refused => BindOutcome::Refused(String::new()),
             }),
-            Told::DeadlineNear | Told::Withdraw => Event::DeadlineNear,
+            Told::DeadlineNear | Told::Withdraw(_) => Event::DeadlineNear,
         }
     }
 
-    fn pod_facts(&self, seen: SeenPod) -> Option<PodFacts> {
+    fn pod_facts(&self, of: u8, seen: SeenPod) -> Option<PodFacts> {
         let node = match seen.bound {
             SeenBound::No => None,
             SeenBound::Here => Some(NODE.to_owned()),
             SeenBound::Elsewhere => Some("elsewhere".to_owned()),
         };
-        let containers =
-            vec![ContainerCpus { name: "main".into(), cpus: self.setup.pod_cpus.into(), ..ContainerCpus::default() }];
+        let main = ContainerCpus { name: "main".into(), cpus: seen.wish.into(), ..ContainerCpus::default() };
+        let wanted = CpuRequest { containers: vec![main], memory_bytes: self.pod_bytes(), ..CpuRequest::default() };
         seen.exists.then(|| PodFacts {
-            uid: pod(0).uid,
+            uid: pod(of).uid,
             resource_version: "v".to_owned(),
             node,
             deleting: seen.deleting,
             gated: false,
             terminal: seen.terminal,
-            exclusive: Some(CpuRequest { containers, memory_bytes: POD_BYTES, ..CpuRequest::default() }),
+            exclusive: (seen.wish != 0).then_some(wanted),
+            may_hold: true,
             shared_milli: 0,
         })
+    }
+
+    fn pod_bytes(&self) -> u64 {
+        PART_BYTES * u64::from(self.setup.pod_memory)
+    }
+
+    fn reservation(&self, of: u8, cpus: u8) -> Reservation {
+        let mask: CpuMask = (0..8).filter(|id| cpus & (1 << id) != 0).collect();
+        let bytes = if of == 0 || self.setup.others_memory { self.pod_bytes() } else { 0 };
+        Reservation {
+            pod: pod(of),
+            reserved_at_ms: STAMP_MS,
+            containers: vec![("main".into(), mask.clone())],
+            cpus: mask,
+            memory: vec![(0, bytes)],
+            huge_pages: Vec::new(),
+            isolated: false,
+        }
     }
 
     fn placement_facts(&self, entries: &[Entry; PODS], carried: [u8; PODS], is_new: bool) -> PlacementFacts {
         let listed = entries.iter().take_while(|entry| entry.pod != NONE);
         let carried = (0u8..).zip(carried).filter(|(_, cpus)| *cpus != 0);
         let beside = Beside {
-            carried: carried.map(|(of, cpus)| reservation(of, cpus)).collect(),
+            carried: carried.map(|(of, cpus)| self.reservation(of, cpus)).collect(),
             promises: Vec::<Promise>::new(),
             shared_milli: u64::from(self.setup.foreign_cpus) * 1_000,
             ..Beside::default()
@@ -349,7 +375,7 @@ impl Numbers {
         PlacementFacts {
             uid: "np".to_owned(),
             generation: if is_new { 1 } else { GENERATION },
-            reservations: listed.map(|entry| reservation(entry.pod, entry.cpus)).collect(),
+            reservations: listed.map(|entry| self.reservation(entry.pod, entry.cpus)).collect(),
             machine: Ok(Arc::clone(&self.machine)),
             beside,
             around: Surroundings::default(),
@@ -362,17 +388,9 @@ fn pod(number: u8) -> PodRef {
     PodRef { namespace: "ns".into(), name: uid.clone(), uid }
 }
 
-fn reservation(of: u8, cpus: u8) -> Reservation {
-    let mask: CpuMask = (0..8).filter(|id| cpus & (1 << id) != 0).collect();
-    Reservation {
-        pod: pod(of),
-        reserved_at_ms: STAMP_MS,
-        containers: vec![("main".into(), mask.clone())],
-        cpus: mask,
-        memory: vec![(0, POD_BYTES)],
-        huge_pages: Vec::new(),
-        isolated: false,
-    }
+/// The number of a pod, from its UID.
+fn number_of(uid: &str) -> u8 {
+    if uid == "own" { 0 } else { uid.parse().unwrap_or(NONE) }
 }
 
 fn bits(mask: &CpuMask) -> u8 {
@@ -381,12 +399,12 @@ fn bits(mask: &CpuMask) -> u8 {
 
 fn next_of(request: &Request) -> Next {
     match request {
-        Request::ReadPod { .. } => Next::ReadPod,
+        Request::ReadPod { pod } => Next::ReadPod(number_of(&pod.uid)),
         Request::ReadPlacement { live, bound, .. } => Next::ReadPlacement { live: *live, bound: *bound },
         Request::Reserve { replaces, reservation, restores, .. } => {
             let mut restored = [Entry::NONE; PODS - 1];
             for (slot, held) in restored.iter_mut().zip(restores) {
-                *slot = Entry { pod: held.pod.uid.parse().unwrap_or(NONE), cpus: bits(&held.cpus) };
+                *slot = Entry { pod: number_of(&held.pod.uid), cpus: bits(&held.cpus) };
             }
             let index = replaces.map(|index| u8::try_from(index).unwrap_or(NONE));
             Next::Reserve {
@@ -396,12 +414,15 @@ fn next_of(request: &Request) -> Next {
                 restored,
             }
         }
-        Request::Release { index, .. } => Next::Release(u8::try_from(*index).unwrap_or(NONE)),
-        Request::Touch { .. } => Next::Touch,
-        Request::Bind { resource_version, placement, .. } => Next::Bind {
-            cpus: placement.as_ref().map_or(0, |held| bits(&held.cpus)),
-            fenced: resource_version.is_some(),
-        },
+        Request::Release { entries, .. } => {
+            let mut released = [Entry::NONE; 2];
+            for (slot, (index, uid)) in released.iter_mut().zip(entries) {
+                *slot = Entry { pod: number_of(uid), cpus: u8::try_from(*index).unwrap_or(NONE) };
+            }
+            Next::Release(released)
+        }
+        Request::Touch { pod, .. } => Next::Touch(number_of(&pod.uid)),
+        Request::Bind { placement, .. } => Next::Bind { cpus: placement.as_ref().map_or(0, |held| bits(&held.cpus)) },
         Request::Pause { .. } | Request::Finished(_) => Next::Over(false),
         Request::Answer(answer) => Next::Over(answer.is_ok()),
     }

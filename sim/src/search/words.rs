@@ -69,6 +69,8 @@ pub fn line(made: &Move, names: &Renaming) -> String {
         What::PodGoes => format!("{pod} is deleted and gone"),
         What::PodDeleting => format!("{pod} gets a deletion timestamp"),
         What::PodEnds => format!("{pod} ends"),
+        What::WishChanges { pool: true } => format!("the WorkerPool of {pod} wishes otherwise"),
+        What::WishChanges { pool: false } => format!("{pod} is annotated with another wish"),
         What::PodWritten => format!("somebody writes to {pod}"),
         What::NodeGoes => format!("Node {node} is deleted, its containers run on"),
         What::Collected => format!("the NodePlacement of {node} is collected"),
@@ -92,9 +94,14 @@ fn write(kind: &WriteKind, names: &Renaming) -> String {
                 if restored.is_empty() { String::new() } else { format!(", restores {}", restored.join(", ")) };
             format!("{how} {}{besides}", cpus(*mask))
         }
-        WriteKind::Release { .. } => "removes the reservation".to_owned(),
+        WriteKind::Release { entries } => {
+            let pods: Vec<String> =
+                entries.iter().filter(|entry| entry.pod != NONE).map(|entry| pod_name(names.pod(entry.pod))).collect();
+            format!("removes the reservation of {}", pods.join(" and "))
+        }
         WriteKind::Touch => "touches the pod".to_owned(),
-        WriteKind::Bind { cpus: mask, .. } => format!("binds, carrying {}", cpus(*mask)),
+        WriteKind::Bind { cpus: 0 } => "binds to the shared pool".to_owned(),
+        WriteKind::Bind { cpus: mask } => format!("binds, carrying {}", cpus(*mask)),
     }
 }
 

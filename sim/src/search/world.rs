@@ -27,13 +27,15 @@ pub struct Pod {
     pub terminal: bool,
     /// The node it is bound to.
     pub node: u8,
-    /// The CPUs that its Binding carried.
+    /// The CPUs that its Binding carried; none for one that runs in the shared pool.
     pub cpus: u8,
+    /// How many CPUs of its own it wishes; none: it wishes to run in the shared pool.
+    pub wish: u8,
 }
 
 impl Pod {
     /// Unbound and well.
-    pub const WAITING: Self = Self { exists: true, deleting: false, terminal: false, node: NONE, cpus: 0 };
+    pub const WAITING: Self = Self { exists: true, deleting: false, terminal: false, node: NONE, cpus: 0, wish: 1 };
 
     /// Whether it has a claim to anything.
     #[must_use]
@@ -143,19 +145,17 @@ pub enum WriteKind {
         /// What is restored in front of it.
         restored: [Entry; PODS - 1],
     },
-    /// A reservation is removed.
+    /// Reservations are removed.
     Release {
-        /// Index.
-        index: u8,
+        /// Whose, and in the place of the CPUs the index.
+        entries: [Entry; 2],
     },
     /// The pod is changed.
     Touch,
     /// The pod is bound.
     Bind {
-        /// The CPUs that it carries.
+        /// The CPUs that it carries; none: it carries nothing.
         cpus: u8,
-        /// It names a version at all.
-        fenced: bool,
     },
 }
 
@@ -196,6 +196,10 @@ pub struct Attempt {
     pub binds: bool,
     /// The pod.
     pub pod: u8,
+    /// Of a withdrawal: another pod of that node, in the same write; or [`NONE`].
+    pub also: u8,
+    /// Which of them was read last, or is touched.
+    pub at: u8,
     /// The node.
     pub node: u8,
     /// The state of the shipped step, by number ([`crate::search::steps::Steps`]).
@@ -204,8 +208,10 @@ pub struct Attempt {
     pub ask: Ask,
     /// How many of its writes came to nothing.
     pub refused: u8,
-    /// The pod's version that it knows is the current one.
+    /// The version that it knows of the pod read last is the current one.
     pub pod_current: bool,
+    /// Somebody else reserved for its pod since it last read the NodePlacement live.
+    pub disturbed: bool,
     /// The generation that it knows is the current one.
     pub placement_current: bool,
     /// The NodePlacement that it knows was deleted.
@@ -220,11 +226,14 @@ impl Attempt {
         extender: NONE,
         binds: false,
         pod: NONE,
+        also: NONE,
+        at: NONE,
         node: NONE,
         state: 0,
         ask: Ask::ReadPod,
         refused: 0,
         pod_current: false,
+        disturbed: false,
         placement_current: false,
         former: false,
         generation: 0,
@@ -250,13 +259,15 @@ pub struct Budget {
     pub changes: u8,
     /// Nodes that may go.
     pub losses: u8,
+    /// Changes of what a pod wishes.
+    pub wishes: u8,
 }
 
 impl Budget {
     /// So many binds and nothing else.
     #[must_use]
     pub const fn of_binds(binds: u8) -> Self {
-        Self { binds, withdrawals: 0, faults: 0, changes: 0, losses: 0 }
+        Self { binds, withdrawals: 0, faults: 0, changes: 0, losses: 0, wishes: 0 }
     }
 }
 
@@ -275,22 +286,26 @@ pub struct World {
     pub attempts: [Attempt; ATTEMPTS],
     /// Writes whose answer nobody hears; each may yet happen. In order.
     pub late: [Write; LATE],
+    /// A pod was bound to the shared pool and what had been reserved for it there was left.
+    pub left_behind: bool,
     /// How much may still happen.
     pub budget: Budget,
 }
 
 impl World {
-    /// Pods waiting, nodes empty.
+    /// Pods waiting, each of which wishes so many CPUs; nodes empty.
     #[must_use]
-    pub fn first(budget: Budget) -> Self {
+    pub fn first(budget: Budget, wish: u8) -> Self {
+        let pod = Pod { wish, ..Pod::WAITING };
         let node = Node { up: true, lost: false, placement: Placement::NEW, before: Placement::NEW };
         Self {
-            pods: [Pod::WAITING; PODS],
-            pods_before: [Pod::WAITING; PODS],
+            pods: [pod; PODS],
+            pods_before: [pod; PODS],
             running: [false; PODS],
             nodes: [node; NODES],
             attempts: [Attempt::NONE; ATTEMPTS],
             late: [Write::NONE; LATE],
+            left_behind: false,
             budget,
         }
     }
@@ -299,7 +314,7 @@ impl World {
     pub fn age_pod(&mut self, pod: u8) {
         let index = usize::from(pod);
         self.pods_before[index] = self.pods[index];
-        for attempt in self.attempts.iter_mut().filter(|attempt| attempt.pod == pod) {
+        for attempt in self.attempts.iter_mut().filter(|attempt| attempt.at == pod) {
             attempt.pod_current = false;
             if let Ask::Write(write) = &mut attempt.ask
                 && !write.is_patch()

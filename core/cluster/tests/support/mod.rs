@@ -4,7 +4,9 @@
 use fairlead_cluster::Reason;
 use fairlead_cluster::{Change, Event, Model, PodWish, Snapshot};
 use fairlead_crds::{NodePlacement, NodeTopology, TenantQuota, WorkerPool};
-use fairlead_placement::{BindError, BindRequest, Event as BindEvent, PlacementRead, Request, bind};
+use fairlead_placement::{
+    BindError, BindRequest, Event as BindEvent, PatchOutcome, PlacementRead, PodRead, Request, TouchOutcome, bind,
+};
 use fairlead_topology::CpuMask;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use serde_json::{Value, json};
@@ -243,17 +245,31 @@ fn drive(
     pod: &Pod,
     read: impl Fn(&str) -> PlacementRead,
 ) -> Result<CpuMask, Reason> {
+    let uid = request.pod.uid.clone();
     let start = BindEvent::Start { request, pod: snapshot.facts_of(pod), now_ms: 0 };
     let (mut state, mut asked) = bind::step(&bind::State::default(), &start);
+    let mut freed = false;
     loop {
-        match asked.pop().unwrap() {
+        let event = match asked.pop().unwrap() {
             Request::ReadPlacement { node, .. } => {
-                (state, asked) = bind::step(&state, &BindEvent::Placement(read(&node)));
+                let mut read = read(&node);
+                if let (PlacementRead::Found(facts), true) = (&mut read, freed) {
+                    facts.reservations.retain(|held| held.pod.uid != uid);
+                }
+                BindEvent::Placement(read)
+            }
+            // What is reserved for another wish of the pod is freed first.
+            Request::ReadPod { .. } => BindEvent::Pod(PodRead::Found(snapshot.facts_of(pod).unwrap())),
+            Request::Touch { .. } => BindEvent::Touched(TouchOutcome::Done),
+            Request::Release { .. } => {
+                freed = true;
+                BindEvent::Patched(PatchOutcome::Done { generation: 99 })
             }
             Request::Reserve { reservation, .. } => return Ok(reservation.cpus),
             Request::Bind { .. } => return Ok(CpuMask::new()),
             Request::Answer(Err(BindError::Node(reason))) => return Err(reason),
             other => panic!("{other:?}"),
-        }
+        };
+        (state, asked) = bind::step(&state, &event);
     }
 }

@@ -65,6 +65,7 @@ pub fn waiting(uid: &str, count: u32) -> PodFacts {
         gated: false,
         terminal: false,
         exclusive: Some(cpus(count)),
+        may_hold: true,
         shared_milli: 0,
     }
 }
