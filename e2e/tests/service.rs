@@ -106,9 +106,7 @@ async fn all(bed: &Bed) -> Result<()> {
     let deployments = bed.kubectl.run(&["-n", RELEASE_NAMESPACE, "get", "deployments", "-o", "name"], LIMIT).await?;
     assert!(deployments.contains("fairlead-extender") && !deployments.contains("fairlead-scheduler"), "{deployments}");
 
-    let extender = bed.kubelet.running().into_iter().find(|running| running.program == "fairlead-extender");
-    let extender = extender.context("no extender runs")?;
-    let port = bed.kubelet.host_port(&extender.pod, 9801).context("the extender's port")?;
+    let port = bed.kubelet.host_port(&binding_extender(bed).await?, 9801).context("the extender's port")?;
     who_may_come(&authority, port);
     let scheduler = start_scheduler(bed, port).await?;
     certificates_change_under_load(bed, &authority, port).await?;
@@ -116,6 +114,19 @@ async fn all(bed: &Bed) -> Result<()> {
     a_stranger_overcommits(bed).await?;
     scheduler.stop(Duration::from_secs(4)).await;
     Ok(())
+}
+
+/// The pod of the replica that binds: what a Service would lead to in the end, this scheduler is given at once.
+async fn binding_extender(bed: &Bed) -> Result<String> {
+    let holder =
+        ["-n", RELEASE_NAMESPACE, "get", "lease", "fairlead-extender-reaper", "-o", "jsonpath={.spec.holderIdentity}"];
+    eventually("one replica holds the Lease", LIMIT, async || {
+        let holder = bed.kubectl.run(&ask, LIMIT).await.unwrap_or_default();
+        let running = bed.kubelet.running().into_iter().filter(|running| running.program == "fairlead-extender");
+        let pod = running.map(|running| running.pod).find(|pod| holder.starts_with(&format!("{pod}_")));
+        Ok(pod.map_or_else(|| Seen::NotYet(holder), Seen::Yes))
+    })
+    .await
 }
 
 /// The status line of an empty request and the server's certificate, or why there is none.
