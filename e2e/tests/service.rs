@@ -118,10 +118,10 @@ async fn all(bed: &Bed) -> Result<()> {
 
 /// The pod of the replica that binds: what a Service would lead to in the end, this scheduler is given at once.
 async fn binding_extender(bed: &Bed) -> Result<String> {
-    let holder =
+    let get =
         ["-n", RELEASE_NAMESPACE, "get", "lease", "fairlead-extender-reaper", "-o", "jsonpath={.spec.holderIdentity}"];
     eventually("one replica holds the Lease", LIMIT, async || {
-        let holder = bed.kubectl.run(&ask, LIMIT).await.unwrap_or_default();
+        let holder = bed.kubectl.run(&get, LIMIT).await.unwrap_or_default();
         let running = bed.kubelet.running().into_iter().filter(|running| running.program == "fairlead-extender");
         let pod = running.map(|running| running.pod).find(|pod| holder.starts_with(&format!("{pod}_")));
         Ok(pod.map_or_else(|| Seen::NotYet(holder), Seen::Yes))
