@@ -56,9 +56,12 @@ pub(crate) fn fill(groups: impl Iterator<Item = (GroupFree, u32)>, units: u32, t
     for (group, count) in groups {
         let free = u32::from(group.free);
         if missing > 0 {
-            let all = free * count;
-            let touched = if all <= missing { count } else { missing.div_ceil(free) };
-            let taken = all.min(missing);
+            // Mostly one is enough, and a division the dearest of it all.
+            let (touched, taken) = match free * count {
+                _ if free >= missing => (1, missing),
+                all if all <= missing => (count, all),
+                _ => (missing.div_ceil(free), missing),
+            };
             result.take(group, touched, taken);
             missing -= taken;
             if missing == 0 && result.caches == 1 {

@@ -1,5 +1,7 @@
 //! One NUMA node, or two: what nearly all pods come to, so it keeps to a few numbers.
 
+use std::cmp::Ordering;
+
 use super::{Found, NodeSet, between, filled, has_pages, rank_of};
 use crate::Machine;
 use crate::demand::{Demand, Supply};
@@ -30,17 +32,20 @@ pub(super) fn single(
         let rank = rank_of(1, 0, &fill, u32::from(node.free), demand);
         let mut own_tie = None;
         if let Some((held, other)) = best {
-            let twin = counted && node.tally == nodes[usize::from(other)].tally;
-            if rank > held || rank == held && (rank.l3_caches == 1 || twin) {
-                continue;
-            }
-            if rank == held {
-                let least = *held_tie.get_or_insert_with(|| tie(&[other], &rank));
-                let own = tie(&[position], &rank);
-                if own >= least {
-                    continue;
+            match rank.cmp(&held) {
+                Ordering::Less => {}
+                Ordering::Greater => continue,
+                // Of twins the first stays, and of those with one cache.
+                Ordering::Equal if rank.l3_caches == 1 => continue,
+                Ordering::Equal if counted && node.tally == nodes[usize::from(other)].tally => continue,
+                Ordering::Equal => {
+                    let least = *held_tie.get_or_insert_with(|| tie(&[other], &rank));
+                    let own = tie(&[position], &rank);
+                    if own >= least {
+                        continue;
+                    }
+                    own_tie = Some(own);
                 }
-                own_tie = Some(own);
             }
         }
         (best, held_tie) = (Some((rank, position)), own_tie);
@@ -74,20 +79,23 @@ pub(super) fn pair(
             let tally = one.tally + other.tally;
             let fill = fill(kinds.counts(tally), demand.units, demand.tight());
             let rank = rank_of(2, distance, &fill, free, demand);
-            match best {
-                Some((held, ..)) if rank > held => continue,
-                Some((held, _, of_held)) if rank == held && tally == of_held => continue,
-                Some((held, set, _)) if rank == held => {
+            let order = best.map(|(held, ..)| rank.cmp(&held));
+            held_tie = match (best, order) {
+                (_, Some(Ordering::Greater)) => continue,
+                (Some((_, set, of_held)), Some(Ordering::Equal)) => {
+                    if tally == of_held {
+                        continue;
+                    }
                     let least = *held_tie.get_or_insert_with(|| tie(&set, &rank));
                     // Nothing is less than 0: no need to ask.
                     let own = if least == 0 { 0 } else { tie(&[a, b], &rank) };
                     if own >= least {
                         continue;
                     }
-                    held_tie = Some(own);
+                    Some(own)
                 }
-                _ => held_tie = None,
-            }
+                _ => None,
+            };
             best = Some((rank, [a, b], tally));
         }
     }
