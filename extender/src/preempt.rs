@@ -62,6 +62,7 @@ struct Obstacles {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ObstacleSpec {
+    priority: Option<i32>,
     affinity: Option<AffinityPart>,
     topology_spread_constraints: Option<Vec<IgnoredAny>>,
     resource_claims: Option<Vec<IgnoredAny>>,
@@ -187,8 +188,9 @@ fn question(snapshot: &Snapshot, body: &[u8]) -> Result<(Preemptor, BTreeMap<Str
     if !snapshot.synced {
         return Err(RequestError::NotSynced.into());
     }
-    let resources_alone = obstacles.spec.is_some_and(|spec| spec.resources_alone());
-    Ok((Preemptor { wish, resources_alone }, candidates))
+    let spec = obstacles.spec.unwrap_or_default();
+    let resources_alone = spec.resources_alone();
+    Ok((snapshot.preemptor(wish, spec.priority.unwrap_or(0), resources_alone), candidates))
 }
 
 fn reply(snapshot: &Snapshot, preemptor: &Preemptor, candidates: &BTreeMap<String, Candidate>) -> Reply {

@@ -117,6 +117,8 @@ pub struct PodDump {
     pub scheduler: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nominated: Option<String>,
     #[serde(default, skip_serializing_if = "is_false")]
     pub quota_gated: bool,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -378,7 +380,7 @@ fn promises(view: &NodeView) -> impl Iterator<Item = PromiseDump> {
 
 fn pod_dump(pod: &PodView) -> PodDump {
     let PodView { id, resource_version, owner, created_ms, priority, scheduler, .. } = pod.clone();
-    let PodView { node, quota_gated, otherwise_gated, released, placement, .. } = pod.clone();
+    let PodView { node, nominated, quota_gated, otherwise_gated, released, placement, .. } = pod.clone();
     let PodView { deleting, terminal, ready, repels, choosy, refused, claims_devices, .. } = pod.clone();
     let PodView { labels, wishes, request, exclusive, .. } = pod.clone();
     PodDump {
@@ -391,6 +393,7 @@ fn pod_dump(pod: &PodView) -> PodDump {
         priority,
         scheduler,
         node,
+        nominated,
         quota_gated,
         otherwise_gated,
         released,
@@ -419,6 +422,7 @@ fn pod_view(pod: &PodDump) -> PodView {
         priority: pod.priority,
         scheduler: pod.scheduler.clone(),
         node: pod.node.clone(),
+        nominated: pod.nominated.clone(),
         quota_gated: pod.quota_gated,
         otherwise_gated: pod.otherwise_gated,
         released: pod.released.clone(),

@@ -44,6 +44,8 @@ pub struct PodView {
     pub scheduler: String,
     /// `spec.nodeName`, if bound.
     pub node: Option<String>,
+    /// `status.nominatedNodeName`: where a scheduler makes room for it, or is about to bind it.
+    pub nominated: Option<String>,
     /// It has the gate [`keys::QUOTA_GATE`].
     pub quota_gated: bool,
     /// It has another gate.
@@ -98,6 +100,7 @@ impl PodView {
             priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
             scheduler: spec.and_then(|spec| spec.scheduler_name.clone()).unwrap_or_default(),
             node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
+            nominated: status.and_then(|status| status.nominated_node_name.clone()).filter(|node| !node.is_empty()),
             quota_gated: gates().any(|gate| gate.name == keys::QUOTA_GATE),
             otherwise_gated: gates().any(|gate| gate.name != keys::QUOTA_GATE),
             released: annotation(keys::RELEASED_ANNOTATION),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use support::{Like, node, one_node, placement, pod, pool, topology, wish};
 
 fn preemptor(cpu: &'static str) -> Preemptor {
-    Preemptor { wish: wish("urgent", cpu), resources_alone: true }
+    Snapshot::default().preemptor(wish("urgent", cpu), 9, true)
 }
 
 fn bound(uid: &str, cpu: &'static str, priority: i32) -> Pod {
@@ -64,7 +64,7 @@ fn a_proposal_without_victims_is_answered_as_the_node_is() {
 #[test]
 fn a_victim_whose_going_another_filter_may_need_stays_a_victim() {
     let mut model = full();
-    let more = Preemptor { resources_alone: false, ..preemptor("2") };
+    let more = Snapshot::default().preemptor(wish("urgent", "2"), 9, false);
     assert_eq!(kept(&model.snapshot(), &more, &["a", "b"]), Some(vec![0, 1]));
     let mut repels = bound("a", "2", 5);
     repels.spec.as_mut().unwrap().affinity = serde_json::from_value(json!({ "podAntiAffinity": {
@@ -236,4 +236,46 @@ fn a_pod_is_awaited_when_its_pool_becomes_known_or_wishes_less() {
         assert_eq!(now.awaited(&now, None, 9).found, []);
         before = now;
     }
+}
+
+/// `waits` is nominated for the node and gets two cores there.
+fn nominated(priority: i32, cpu: &'static str) -> Pod {
+    let mut waits = pod("waits", &Like { cpu, ..Like::default() });
+    waits.spec.as_mut().unwrap().priority = Some(priority);
+    waits.status.as_mut().unwrap().nominated_node_name = Some("n1".to_owned());
+    waits
+}
+
+#[test]
+fn what_a_nominated_pod_of_the_same_or_a_higher_priority_will_hold_is_not_given_to_another() {
+    let mut model = full();
+    let with = |snapshot: &Snapshot, cpu| snapshot.preemptor(wish("urgent", cpu), 9, true);
+    for (priority, four) in [(8, Some(vec![1])), (9, Some(vec![0, 1])), (10, Some(vec![0, 1]))] {
+        model.apply(Event::Pods(Change::Apply(nominated(priority, "2"))));
+        let snapshot = model.snapshot();
+        // Of eight CPUs the two pods want six: `c` with its four, and one of the others.
+        assert_eq!(kept(&snapshot, &with(&snapshot, "4"), &["b", "c"]), four, "{priority}");
+    }
+    let snapshot = model.snapshot();
+    assert_eq!(kept(&snapshot, &with(&snapshot, "2"), &["b"]), None, "the other needs them");
+    let itself = snapshot.preemptor(wish("waits", "2"), 9, true);
+    assert_eq!(kept(&snapshot, &itself, &["b"]), Some(vec![0]), "nobody keeps himself out");
+    model.apply(Event::Pods(Change::Apply(nominated(9, "100"))));
+    let snapshot = model.snapshot();
+    assert_eq!(kept(&snapshot, &with(&snapshot, "2"), &["b"]), Some(vec![0]), "one that fits nowhere holds nothing");
+}
+
+#[test]
+fn a_nominated_pod_takes_the_place_of_those_that_are_leaving_for_it() {
+    let mut model = full();
+    let mut leaving = bound("b", "2", 1);
+    leaving.metadata.deletion_timestamp = Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap());
+    model.apply(Event::Pods(Change::Apply(leaving)));
+    model.apply(Event::Pods(Change::Apply(nominated(9, "2"))));
+    let snapshot = model.snapshot();
+    let urgent = snapshot.preemptor(wish("urgent", "4"), 9, false);
+    assert_eq!(kept(&snapshot, &urgent, &["c"]), Some(vec![0]), "it gets what b holds, and c is enough");
+    let larger = snapshot.preemptor(wish("urgent", "6"), 9, false);
+    assert_eq!(kept(&snapshot, &larger, &["a", "c"]), Some(vec![0, 1]));
+    assert_eq!(kept(&snapshot, &larger, &["b", "c"]), None, "a stays, and the other gets one of the two");
 }
