@@ -29,8 +29,8 @@ const BENCHES: [(&str, Source, &str); 9] = [
     (
         "choose",
         Source::BesideKubelet,
-        "choosing exact CPUs, in-process and in release, beside the kubelet's CPU manager called as a library (ratio: its \
-         median to ours; rounds take turns)",
+        "choosing exact CPUs, in-process and in release, beside the kubelet's CPU manager called as a library (its best \
+         to our median; rounds take turns)",
     ),
     ("cluster", Source::Criterion("fairlead-cluster", "judge"), "judging the nodes of a snapshot for one pod"),
     ("fairshare", Source::Criterion("fairlead-fairshare", "release"), "planning the release of waiting pods"),

@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         let beside: Vec<_> = WAYS
             .iter()
             .zip(&case.theirs)
-            .map(|((_, name), theirs)| json!({ "name": name, "value": median(theirs) }))
+            .map(|((_, name), theirs)| json!({ "name": name, "value": least(theirs) }))
             .collect();
         let row = json!({ "name": case.name, "value": median(&case.ours), "unit": "ns", "beside": beside });
         println!("bench: {row}");
@@ -156,4 +156,9 @@ fn median(times: &[f64]) -> f64 {
     let mut sorted = times.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+/// On a busy machine what takes milliseconds is interrupted more than what takes microseconds: the rival is given its best.
+fn least(times: &[f64]) -> f64 {
+    times.iter().copied().fold(f64::INFINITY, f64::min)
 }
