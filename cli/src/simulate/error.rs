@@ -129,6 +129,29 @@ pub enum SimulateError {
         #[source]
         source: Box<fairlead_cluster::DumpError>,
     },
+    /// A label selector that no API server would take.
+    #[error("{at}: spec.selector.matchExpressions[key={key}]: {message}")]
+    Selector {
+        /// File and document.
+        at: String,
+        /// Key of the requirement.
+        key: String,
+        /// What is wrong, and what to write.
+        message: &'static str,
+    },
+    /// A pool whose pods nobody can tell.
+    #[error(
+        "{at}: WorkerPool {name} wishes a topology, and which pods are its own is not known: give the manifest of its target \
+         {target} with a selector, or status.selector"
+    )]
+    PoolWithoutSelector {
+        /// File and document.
+        at: String,
+        /// Namespace and name.
+        name: String,
+        /// Kind and name of the scale target.
+        target: String,
+    },
     /// A pod that is not in the dump.
     #[error("the dump has no pod {name}")]
     NotInDump {

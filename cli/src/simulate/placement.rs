@@ -132,7 +132,7 @@ pub(super) fn run(args: &SimulatePlacementArgs) -> Result<Run, SimulateError> {
                     steps.push(place(&mut world, pod));
                 }
             }
-            "WorkerPool" => world.apply(&with_selector(manifest, &selectors))?,
+            "WorkerPool" => world.apply(&with_selector(manifest, &selectors)?)?,
             _ => world.apply(manifest)?,
         }
     }
@@ -340,20 +340,29 @@ fn selectors(manifests: &[Manifest]) -> Result<Selectors, SimulateError> {
         let Workload { metadata, spec } = manifest.read()?;
         let namespace = metadata.namespace.unwrap_or_else(|| "default".to_owned());
         let key = (namespace, manifest.kind.clone(), metadata.name.unwrap_or_default());
-        found.insert(key, spec.selector.as_ref().map(selector_text).unwrap_or_default());
+        let wrong = |(key, message)| SimulateError::Selector { at: manifest.at.clone(), key, message };
+        found.insert(key, spec.selector.as_ref().map_or(Ok(String::new()), selector_text).map_err(wrong)?);
     }
     Ok(found)
 }
 
 /// A pool knows its pods by what the scale subresource of its target says; here the target's manifest says it.
-fn with_selector(manifest: &Manifest, selectors: &Selectors) -> Manifest {
+fn with_selector(manifest: &Manifest, selectors: &Selectors) -> Result<Manifest, SimulateError> {
     let mut object = manifest.object.clone();
     let target =
         |field: &str| manifest.text_at(&format!("/spec/scaleTargetRef/{field}")).unwrap_or_default().to_owned();
     let namespace = manifest.text_at("/metadata/namespace").unwrap_or("default").to_owned();
-    let known = selectors.get(&(namespace, target("kind"), target("name"))).filter(|text| !text.is_empty());
+    let known = selectors.get(&(namespace.clone(), target("kind"), target("name"))).filter(|text| !text.is_empty());
     if let (None, Some(selector)) = (manifest.text_at("/status/selector"), known) {
         object["status"]["selector"] = selector.clone().into();
     }
-    Manifest { at: manifest.at.clone(), kind: manifest.kind.clone(), delete: manifest.delete, object }
+    let wishes = object.pointer("/spec/topology").is_some_and(|wish| !wish.is_null());
+    if wishes && !manifest.delete && object.pointer("/status/selector").is_none_or(serde_json::Value::is_null) {
+        return Err(SimulateError::PoolWithoutSelector {
+            at: manifest.at.clone(),
+            name: format!("{namespace}/{}", manifest.text_at("/metadata/name").unwrap_or_default()),
+            target: format!("{} {}", target("kind"), target("name")),
+        });
+    }
+    Ok(Manifest { at: manifest.at.clone(), kind: manifest.kind.clone(), delete: manifest.delete, object })
 }

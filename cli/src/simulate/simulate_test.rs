@@ -95,6 +95,51 @@ spec:
     assert!(own.steps.iter().all(|step| step.containers.len() == 1), "{own:?}");
 }
 
+#[test]
+fn a_pool_knows_its_pods_by_the_whole_selector_of_its_target_or_is_refused() {
+    let manifests = |expressions: &str| {
+        format!(
+            "
+kind: WorkerPool
+apiVersion: fairlead.dev/v1alpha1
+metadata: {{ name: pick }}
+spec:
+  scaleTargetRef: {{ apiVersion: apps/v1, kind: Deployment, name: pick }}
+  maxReplicas: 9
+  queueSources: [ {{ type: RedisStream, redisStream: {{ address: 'redis:6379', stream: s, group: g }} }} ]
+  topology: {{ cpus: Shared }}
+---
+kind: Deployment
+apiVersion: apps/v1
+metadata: {{ name: pick }}
+spec:
+  selector: {{ matchLabels: {{ app: pick }}, matchExpressions: [ {expressions} ] }}
+  template:
+    metadata: {{ labels: {{ app: pick, tier: a }} }}
+    spec:
+      containers:
+      - name: main
+        resources: {{ requests: {{ cpu: 2, memory: 1Gi }}, limits: {{ cpu: 2, memory: 1Gi }} }}
+"
+        )
+    };
+    let shared = |expressions: &str| {
+        simulate(&manifests(expressions), &["--node", LARGE]).unwrap().steps[0].containers.is_empty()
+    };
+    for of_the_pool in ["", "{ key: tier, operator: In, values: [a, b] }", "{ key: gone, operator: DoesNotExist }"] {
+        assert!(shared(of_the_pool), "{of_the_pool}");
+    }
+    for another in ["{ key: tier, operator: NotIn, values: [a] }", "{ key: gone, operator: Exists }"] {
+        assert!(!shared(another), "{another}");
+    }
+    let wrong = |manifests: &str| simulate(manifests, &["--node", LARGE]).unwrap_err().to_string();
+    let said = wrong(&manifests("{ key: tier, operator: Like }"));
+    assert!(said.contains("matchExpressions[key=tier]") && said.contains("NotIn"), "{said}");
+    let alone = manifests("").split("---").next().unwrap().to_owned();
+    assert!(wrong(&alone).contains("WorkerPool default/pick wishes a topology"), "{}", wrong(&alone));
+    simulate(&[alone.replace("{ cpus: Shared }", "null"), pod("a", 1, "")].join("\n"), &["--node", LARGE]).unwrap();
+}
+
 /// The extender serves `snapshot.dump()` and, asked for a pod, `snapshot.explain()`.
 #[test]
 fn a_dump_is_answered_as_the_extender_answers() {

@@ -7,7 +7,9 @@ use fairlead_crds::{NodePlacement, NodePlacementSpec, NodeTopology, NodeTopology
 use fairlead_placement::Reservation;
 use k8s_openapi::api::core::v1::{Namespace, Node, NodeCondition, NodeStatus, Pod, PodCondition, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    LabelSelector, LabelSelectorRequirement, ObjectMeta, OwnerReference, Time,
+};
 use k8s_openapi::jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -296,7 +298,24 @@ fn meta(name: &str, namespace: Option<&str>) -> ObjectMeta {
 }
 
 /// A label selector as the scale subresource writes it.
-pub(super) fn selector_text(selector: &LabelSelector) -> String {
-    let labels = selector.match_labels.iter().flatten().map(|(key, value)| format!("{key}={value}"));
-    labels.collect::<Vec<_>>().join(",")
+///
+/// # Errors
+/// Key and fault of a requirement that an API server would refuse.
+pub(super) fn selector_text(selector: &LabelSelector) -> Result<String, (String, &'static str)> {
+    let labels = selector.match_labels.iter().flatten().map(|(key, value)| Ok(format!("{key}={value}")));
+    let requirement = |one: &LabelSelectorRequirement| {
+        let (key, values) = (&one.key, one.values.as_deref().unwrap_or_default());
+        let wrong = |message| Err((key.clone(), message));
+        match (one.operator.as_str(), values) {
+            ("In", [_, ..]) => Ok(format!("{key} in ({})", values.join(","))),
+            ("NotIn", [_, ..]) => Ok(format!("{key} notin ({})", values.join(","))),
+            ("Exists", []) => Ok(key.clone()),
+            ("DoesNotExist", []) => Ok(format!("!{key}")),
+            ("In" | "NotIn", []) => wrong("values is empty: In and NotIn need some"),
+            ("Exists" | "DoesNotExist", _) => wrong("values must be empty with Exists and DoesNotExist"),
+            _ => wrong("operator must be In, NotIn, Exists or DoesNotExist"),
+        }
+    };
+    let expressions = selector.match_expressions.iter().flatten().map(requirement);
+    Ok(labels.chain(expressions).collect::<Result<Vec<_>, _>>()?.join(","))
 }
