@@ -260,7 +260,9 @@ impl Binder {
             return Vec::new();
         }
         let PodRef { namespace, name, .. } = pod;
-        let devices = match devices_of(self.courier.client(), pod, node, self.deadline / CALLS_PER_DEADLINE).await {
+        // On the heap, or every bind would carry the room for it.
+        let read = Box::pin(devices_of(self.courier.client(), pod, node, self.deadline / CALLS_PER_DEADLINE));
+        let devices = match read.await {
             Ok(devices) => devices,
             Err(error) => {
                 self.metrics.device_looked_up("Unread");

@@ -94,13 +94,7 @@ pub struct ExtenderMetrics {
     /// Looks for refused pods with a chance that ended at a limit.
     pub wake_looks_cut: Counter,
     claimed_devices: Family<OutcomeLabel, Counter>,
-    reservations: Gauge,
-    phases: Family<PhaseLabel, Gauge>,
-    snapshot_generation: Gauge,
-    snapshot_published: Gauge<f64, AtomicU64>,
-    snapshot_nodes: Gauge,
-    aligned_holes: Family<HoleLabel, Gauge>,
-    nodes_distrusted: Family<VerdictLabel, Gauge>,
+    snapshot: SnapshotMetrics,
     /// Of the watch pumps.
     pub pumps: PumpMetrics,
     /// Of the reaper's lease.
@@ -158,38 +152,7 @@ impl ExtenderMetrics {
                 "Devices of resource claims looked up for binds, by outcome: Near, or why CPUs were chosen without them",
                 Family::default(),
             ),
-            reservations: metrics.register(
-                "extender_reservations",
-                "Reservations of all nodes as the watch shows them",
-                Gauge::default(),
-            ),
-            phases: metrics.register(
-                "extender_reservation_phases",
-                "Reservations by how far they have come: Reserved, Bound, Observed (seen to run as promised), Lapsed",
-                Family::default(),
-            ),
-            snapshot_generation: metrics.register(
-                "extender_snapshot_generation",
-                "Generation of the snapshot in use; it rises with every change seen",
-                Gauge::default(),
-            ),
-            snapshot_published: metrics.register_with_unit(
-                "extender_snapshot_published_timestamp",
-                "When the snapshot in use was published, since the Unix epoch",
-                Unit::Seconds,
-                Gauge::default(),
-            ),
-            snapshot_nodes: metrics.register("extender_snapshot_nodes", "Nodes in the snapshot", Gauge::default()),
-            aligned_holes: metrics.register(
-                "extender_aligned_holes",
-                "Disjoint sets of so many wholly free cores, each within one L3 cache, on all trusted nodes",
-                Family::default(),
-            ),
-            nodes_distrusted: metrics.register(
-                "extender_nodes_without_promises",
-                "Nodes that get no pods with CPUs of their own, by reason",
-                Family::default(),
-            ),
+            snapshot: SnapshotMetrics::register(metrics),
             pumps: PumpMetrics::register(metrics),
             lease: LeaseMetrics::register(metrics),
         }
@@ -230,12 +193,7 @@ impl ExtenderMetrics {
 
     /// All reservations were looked at.
     pub fn surveyed(&self, survey: &Survey) {
-        for phase in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Released) {
-            let count = survey.phases.get(&phase).copied().unwrap_or(0);
-            self.phases
-                .get_or_create(&PhaseLabel { phase: phase.name() })
-                .set(i64::try_from(count).unwrap_or(i64::MAX));
-        }
+        self.snapshot.survey(survey);
     }
 
     /// A refused pod was to be tried again.
@@ -250,9 +208,64 @@ impl ExtenderMetrics {
 
     /// A snapshot was published.
     pub fn published(&self, snapshot: &Snapshot) {
+        self.snapshot.show(snapshot);
+    }
+}
+
+/// What a snapshot shows.
+#[derive(Debug, Clone)]
+struct SnapshotMetrics {
+    reservations: Gauge,
+    phases: Family<PhaseLabel, Gauge>,
+    generation: Gauge,
+    published: Gauge<f64, AtomicU64>,
+    nodes: Gauge,
+    aligned_holes: Family<HoleLabel, Gauge>,
+    nodes_distrusted: Family<VerdictLabel, Gauge>,
+}
+
+impl SnapshotMetrics {
+    fn register(metrics: &mut Metrics) -> Self {
+        Self {
+            reservations: metrics.register(
+                "extender_reservations",
+                "Reservations of all nodes as the watch shows them",
+                Gauge::default(),
+            ),
+            phases: metrics.register(
+                "extender_reservation_phases",
+                "Reservations by how far they have come: Reserved, Bound, Observed (seen to run as promised), Lapsed",
+                Family::default(),
+            ),
+            generation: metrics.register(
+                "extender_snapshot_generation",
+                "Generation of the snapshot in use; it rises with every change seen",
+                Gauge::default(),
+            ),
+            published: metrics.register_with_unit(
+                "extender_snapshot_published_timestamp",
+                "When the snapshot in use was published, since the Unix epoch",
+                Unit::Seconds,
+                Gauge::default(),
+            ),
+            nodes: metrics.register("extender_snapshot_nodes", "Nodes in the snapshot", Gauge::default()),
+            aligned_holes: metrics.register(
+                "extender_aligned_holes",
+                "Disjoint sets of so many wholly free cores, each within one L3 cache, on all trusted nodes",
+                Family::default(),
+            ),
+            nodes_distrusted: metrics.register(
+                "extender_nodes_without_promises",
+                "Nodes that get no pods with CPUs of their own, by reason",
+                Family::default(),
+            ),
+        }
+    }
+
+    fn show(&self, snapshot: &Snapshot) {
         let whole = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
-        self.snapshot_generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
-        self.snapshot_nodes.set(whole(snapshot.nodes.len()));
+        self.generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
+        self.nodes.set(whole(snapshot.nodes.len()));
         self.reservations.set(whole(snapshot.reservations()));
         for (size, count) in HOLE_SIZES.into_iter().zip(snapshot.holes().0) {
             self.aligned_holes.get_or_create(&HoleLabel { size }).set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -263,7 +276,15 @@ impl ExtenderMetrics {
             self.nodes_distrusted.get_or_create(&VerdictLabel { reason: reason.name() }).set(whole(nodes));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.snapshot_published.set(now.as_secs_f64());
+        self.published.set(now.as_secs_f64());
+    }
+
+    fn survey(&self, survey: &Survey) {
+        for phase in Phase::ALL.into_iter().filter(|phase| *phase != Phase::Released) {
+            let count = survey.phases.get(&phase).copied().unwrap_or(0);
+            let gauge = self.phases.get_or_create(&PhaseLabel { phase: phase.name() });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 }
 
