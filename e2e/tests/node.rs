@@ -2,8 +2,14 @@
 #![cfg(feature = "node")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 
+#[path = "node/agent.rs"]
+mod agent;
+#[path = "node/foreign.rs"]
+mod foreign;
 #[path = "node/history.rs"]
 mod history;
+#[path = "node/shape.rs"]
+mod shape;
 #[path = "node/steps.rs"]
 mod steps;
 #[path = "node/world.rs"]
@@ -29,14 +35,18 @@ async fn story(world: &World) -> Result<()> {
     step("the genuine kubelet joins", world.guest.ready(&world.bed.client, LIMIT)).await?;
     step("helm installs the charts, the agent runs from its image", world.install()).await?;
     let history = History::begin(world.placements.clone(), NODE);
-    step("the agent publishes the machine", steps::machine(world)).await?;
+    step("the agent publishes the machine", shape::machine(world)).await?;
     step("pods run on the promised CPUs and memory nodes", steps::placed(world)).await?;
     step("the agent is killed", steps::agent_killed(world)).await?;
     step("the runtime is restarted", steps::runtime_restarted(world)).await?;
     step("the kubelet is restarted", steps::kubelet_restarted(world)).await?;
     step("shared pods shrink and grow", steps::shared_moves(world)).await?;
     step("the agent is absent at a start", steps::agent_absent(world, &history)).await?;
-    step("a promise that cannot be seen is not run loose", steps::unseen(world)).await?;
+    step("a promise that cannot be seen is not run loose", Box::pin(agent::aside(world, foreign::unseen(world))))
+        .await?;
+    step("a second scheduler overcommits the node", Box::pin(foreign::overcommitted(world))).await?;
+    step("one L3 cache", shape::one_cache(world)).await?;
+    step("huge pages", shape::huge_pages(world)).await?;
     step("full load", steps::full_load(world)).await?;
     step("what the agent takes", steps::agent_cost(world)).await?;
     steps::never_twice(&history)

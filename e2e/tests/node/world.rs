@@ -16,6 +16,8 @@ use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 
+use crate::agent::Answers;
+
 /// Of one step.
 pub const LIMIT: Duration = Duration::from_secs(180);
 /// The genuine node.
@@ -24,7 +26,7 @@ pub const NODE: &str = "numa-0";
 pub const AGENT: &str = "fairlead-agent";
 const NAMESPACE: &str = "work";
 /// Waits, and when somebody writes a line into `/go` keeps all its CPUs busy.
-const WORKER: &str = "busybox mkfifo /go; read -r line < /go; \
+pub const WORKER: &str = "busybox mkfifo /go; read -r line < /go; \
     i=0; while [ $i -lt $(busybox nproc) ]; do (while :; do :; done) & i=$((i + 1)); done; wait";
 
 /// The running cluster.
@@ -34,6 +36,8 @@ pub struct World {
     pub pods: Api<Pod>,
     pub release_pods: Api<Pod>,
     pub placements: Api<NodePlacement>,
+    /// What agents measured.
+    pub answers: Answers,
 }
 
 /// One container as the guest's kernel shows it, by its pod.
@@ -77,6 +81,7 @@ impl World {
             pods: Api::namespaced(client.clone(), NAMESPACE),
             release_pods: Api::namespaced(client.clone(), RELEASE_NAMESPACE),
             placements: Api::all(client),
+            answers: Answers::default(),
             bed,
             guest,
         })
@@ -124,13 +129,28 @@ impl World {
         Ok(())
     }
 
-    pub async fn delete(&self, name: &str) -> Result<()> {
-        self.pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
-        eventually(&format!("pod {name} is gone"), LIMIT, || async {
-            Ok(match self.pods.get_opt(name).await? {
-                None => Seen::Yes(()),
-                Some(pod) => Seen::NotYet(told(&pod)),
+    /// Deletes these pods, all at once, and waits until they are gone.
+    pub async fn delete(&self, names: &[&str]) -> Result<()> {
+        for name in names {
+            self.pods.delete(name, &DeleteParams::default().grace_period(0)).await?;
+        }
+        for name in names {
+            eventually(&format!("pod {name} is gone"), LIMIT, || async {
+                Ok(match self.pods.get_opt(name).await? {
+                    None => Seen::Yes(()),
+                    Some(pod) => Seen::NotYet(told(&pod)),
+                })
             })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a pod has its node.
+    pub async fn bound(&self, name: &str) -> Result<()> {
+        eventually(&format!("pod {name} is bound"), LIMIT, || async {
+            let pod = self.pods.get(name).await?;
+            Ok(seen(pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()), told(&pod)))
         })
         .await
     }
@@ -300,7 +320,7 @@ fn exclusive(observed: &Observed, reservation: &Reservation) -> Result<()> {
     let nodes: BTreeSet<u32> = reservation
         .memory
         .iter()
-        .filter(|memory| memory.bytes > 0)
+        .filter(|memory| memory.bytes > 0 || !memory.huge_pages.is_empty())
         .map(|memory| u32::try_from(memory.numa_node))
         .collect::<Result<_, _>>()?;
     ensure!(kernel.memory_nodes == nodes, "{pod} has memory of {:?}, promised are {nodes:?}", kernel.memory_nodes);
