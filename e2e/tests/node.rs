@@ -4,6 +4,8 @@
 
 #[path = "node/agent.rs"]
 mod agent;
+#[path = "node/apart.rs"]
+mod apart;
 #[path = "node/foreign.rs"]
 mod foreign;
 #[path = "node/history.rs"]
@@ -45,6 +47,7 @@ async fn story(world: &World) -> Result<()> {
     step("a promise that cannot be seen is not run loose", Box::pin(agent::aside(world, foreign::unseen(world))))
         .await?;
     step("a second scheduler overcommits the node", Box::pin(foreign::overcommitted(world))).await?;
+    step("the agent is cut off from the API server", Box::pin(agent::aside(world, apart::cut_off(world)))).await?;
     step("one L3 cache", shape::one_cache(world)).await?;
     step("huge pages", shape::huge_pages(world)).await?;
     step("full load", steps::full_load(world)).await?;
