@@ -125,19 +125,27 @@ pub async fn huge_pages(world: &World) -> Result<()> {
     let (some, many) = (i64::from(some), i64::from(many));
     let first = i64::midpoint(some, many);
     create_with_pages(world, "pages", first).await?;
-    world.bound("pages").await?;
+    // One after the other: the kernel gives a pod that may use two nodes the pages of either, also those promised on one
+    // of them to a pod that has not taken them yet.
+    world.running(&["pages"]).await?;
+    await_free(world, &[(few, some), (rich, many - first)]).await?;
     // All that is left, on both.
     create_with_pages(world, "rest", some + many - first).await?;
-    world.running(&["pages", "rest"]).await?;
+    world.running(&["rest"]).await?;
     let picture = world.as_promised(&["pages", "rest"]).await?;
     near(world, picture.of("pages")?, &BTreeSet::from([rich]))?;
     near(world, picture.of("rest")?, &BTreeSet::from([few, rich]))?;
-    eventually("all huge pages are in use", LIMIT, || async {
-        let free = free_pages(world).await?;
-        Ok(seen(free.values().all(|count| *count == 0), format!("{free:?}")))
-    })
-    .await?;
+    await_free(world, &[(few, 0), (rich, 0)]).await?;
     world.delete(&["pages", "rest"]).await
+}
+
+/// Waits until these NUMA nodes have so many huge pages that nobody uses.
+async fn await_free(world: &World, expected: &[(u32, i64)]) -> Result<()> {
+    eventually(&format!("free huge pages by node: {expected:?}"), LIMIT, || async {
+        let free = free_pages(world).await?;
+        Ok(seen(expected.iter().all(|(node, count)| free.get(node) == Some(count)), format!("{free:?}")))
+    })
+    .await
 }
 
 /// Its memory is of exactly these NUMA nodes, and its CPUs of none but them.

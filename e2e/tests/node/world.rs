@@ -146,15 +146,6 @@ impl World {
         Ok(())
     }
 
-    /// Waits until a pod has its node.
-    pub async fn bound(&self, name: &str) -> Result<()> {
-        eventually(&format!("pod {name} is bound"), LIMIT, || async {
-            let pod = self.pods.get(name).await?;
-            Ok(seen(pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()), told(&pod)))
-        })
-        .await
-    }
-
     /// Waits until these pods run.
     pub async fn running(&self, names: &[&str]) -> Result<()> {
         for name in names {
