@@ -173,28 +173,9 @@ impl Moves<'_> {
                 return;
             }
         }
-        let (state, mut next) = self.steps.tell(attempt.state, told);
+        let (state, next) = self.steps.tell(attempt.state, told);
         attempt.state = state;
-        let listed = world.nodes[usize::from(attempt.node)].placement.index_of(attempt.pod);
-        let index = listed.and_then(|index| u8::try_from(index).ok()).unwrap_or(NONE);
-        if let Next::Reserve { replaces, renewed, .. } = &mut next
-            && self.off(Guard::KeepPromised)
-        {
-            *replaces = index;
-            *renewed = index != NONE;
-        }
-        let unwritten = |cpus: u8| {
-            let entries = world.nodes[usize::from(attempt.node)].placement.entries;
-            entries.get(usize::from(index)).is_some_and(|entry| entry.cpus == cpus)
-        };
-        if let Next::Reserve { replaces, cpus, .. } = next
-            && self.off(Guard::RenewalWrites)
-            && replaces != NONE
-            && unwritten(cpus)
-        {
-            let (state, after) = self.steps.tell(state, Told::Patched(Outcome::Done));
-            (attempt.state, next) = (state, after);
-        }
+        let next = self.without_guard(world, &mut attempt, next);
         let patch = |kind, current| Write {
             kind,
             pod: attempt.pod,
@@ -234,6 +215,22 @@ impl Moves<'_> {
             (attempt.placement_current, attempt.former, attempt.generation) = (false, false, 0);
         }
         world.attempts[slot] = attempt;
+    }
+
+    /// What it would ask for without the guard that is off.
+    fn without_guard(&mut self, world: &World, attempt: &mut Attempt, mut next: Next) -> Next {
+        let placement = &world.nodes[usize::from(attempt.node)].placement;
+        let index = placement.index_of(attempt.pod).and_then(|index| u8::try_from(index).ok()).unwrap_or(NONE);
+        let Next::Reserve { replaces, cpus, renewed, .. } = &mut next else { return next };
+        if self.off(Guard::KeepPromised) {
+            *replaces = index;
+            *renewed = index != NONE;
+        }
+        let is_there = placement.entries.get(usize::from(index)).is_some_and(|entry| entry.cpus == *cpus);
+        if self.off(Guard::RenewalWrites) && *replaces != NONE && is_there {
+            (attempt.state, next) = self.steps.tell(attempt.state, Told::Patched(Outcome::Done));
+        }
+        next
     }
 
     fn go_on(&mut self, world: &World, slot: usize, out: Out<'_>) {
