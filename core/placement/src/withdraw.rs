@@ -81,7 +81,9 @@ impl State {
 
     fn settle(&self, holder: usize, fate: Fate) -> Self {
         let mut after = self.clone();
-        after.holders.iter_mut().skip(holder).take(1).for_each(|holder| holder.fate = Some(fate.clone()));
+        if let Some(holder) = after.holders.get_mut(holder) {
+            holder.fate = Some(fate);
+        }
         after
     }
 
