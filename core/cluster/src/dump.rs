@@ -8,7 +8,7 @@ use crate::model::Model;
 use crate::node::{NodeFacts, NodeView, PlacementEntry};
 use crate::pod::{Owner, PodView};
 use crate::pools::PoolView;
-use crate::reservations::{from_wire, to_wire};
+use crate::reservations::{Carried, from_wire, to_wire};
 use crate::snapshot::{NamespaceView, Snapshot};
 use crate::tenant::QuotaFacts;
 use fairlead_crds::node_placement::Reservation as WireReservation;
@@ -438,6 +438,7 @@ fn pod_view(pod: &PodDump) -> PodView {
         wishes: pod.wishes.clone(),
         request: pod.request.clone(),
         exclusive: pod.exclusive.clone().map(exclusive_of),
+        carried: Carried::of(&pod.scheduler, pod.placement.as_deref()),
     }
 }
 

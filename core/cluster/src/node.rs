@@ -210,7 +210,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) topology: Option<&'a Arc<TopologyFacts>>,
     pub(crate) placement: Option<&'a Arc<PlacementEntry>>,
     pub(crate) promises: Vec<Promise>,
-    /// The pods bound here, and whether they belong to a tenant.
+    /// The pods bound here by ascending UID, and whether they belong to a tenant.
     pub(crate) pods: Vec<(&'a PodView, bool)>,
     pub(crate) pools: &'a Pools,
     /// Of all nodes, and of none.
@@ -279,15 +279,16 @@ impl Parts<'_> {
 
     /// What the live pods ask for.
     fn load(&self, beside: &Beside) -> Load {
-        let listed = self.listed();
+        let held = self.listed().iter().chain(beside.unlisted(&[], ""));
+        let mut with_own_cpus: Vec<&str> = held.map(|held| held.pod.uid.as_str()).collect();
+        with_own_cpus.sort_unstable();
         let mut load = Load::default();
         for (pod, managed) in self.pods.iter().filter(|(pod, _)| !pod.terminal) {
             add(&mut load.requested, &pod.request);
             if !managed {
                 add(&mut load.unmanaged, &pod.request);
             }
-            let uid = &pod.id.uid;
-            let has_own_cpus = holds(listed, uid) || beside.unlisted(&[], "").any(|held| held.pod.uid == *uid);
+            let has_own_cpus = with_own_cpus.binary_search(&pod.id.uid.as_str()).is_ok();
             load.shared_milli = pod.shared_milli(has_own_cpus).saturating_add(load.shared_milli);
             if !has_own_cpus {
                 let bytes = pod.request.get(MEMORY).copied().unwrap_or(0);
@@ -309,8 +310,14 @@ impl Parts<'_> {
     fn neighbours(&self, beside: &Beside) -> Vec<Neighbour> {
         let listed = self.listed();
         let is_here = |pod: &PodView| pod.node.as_deref().is_none_or(|node| node == self.name);
+        // The pods bound here come in the order of their UIDs, and were looked at a moment ago.
+        let bound = |uid: &str| {
+            let at = self.pods.binary_search_by(|(pod, _)| pod.id.uid.as_str().cmp(uid)).ok()?;
+            self.pods.get(at).map(|(pod, _)| *pod)
+        };
         let neighbour = |held: &Reservation| {
-            let pod = self.all_pods.get(&held.pod.uid).filter(|pod| is_here(pod))?;
+            let uid = held.pod.uid.as_str();
+            let pod = bound(uid).or_else(|| self.all_pods.get(uid).map(|pod| &**pod)).filter(|pod| is_here(pod))?;
             Neighbour::of(pod, self.pools, &held.cpus)
         };
         listed.iter().chain(beside.unlisted(listed, "")).filter_map(neighbour).collect()
@@ -364,7 +371,7 @@ impl NodeView {
         let neighbours = parts.neighbours(&beside);
         let groups = parts.topology.map_or(&[][..], |topology| &topology.shape.groups);
         let holes = machine.as_ref().map(|machine| Holes::of(machine, groups, &free)).unwrap_or_default();
-        let bound = |uid: &str| parts.pods.iter().any(|(pod, _)| pod.id.uid == uid);
+        let bound = |uid: &str| parts.pods.binary_search_by(|(pod, _)| pod.id.uid.as_str().cmp(uid)).is_ok();
         let promised = beside.promises.iter().map(|promise| &promise.pod_uid);
         let loose = listed.iter().map(|held| &held.pod.uid).chain(promised).filter(|uid| !bound(uid));
         Self {

@@ -3,6 +3,7 @@ use crate::devices::ClaimedDevice;
 use crate::fields::created_ms;
 use crate::pools::{PoolView, Pools};
 use crate::request::{effective, exclusive, shared_milli};
+use crate::reservations::Carried;
 use crate::wish::{ClaimWish, Ownership, Understood};
 use fairlead_crds::keys;
 use fairlead_fairshare::{PendingPod, ResourceVector};
@@ -76,6 +77,8 @@ pub struct PodView {
     pub request: ResourceVector,
     /// The exclusive CPUs that it could get by its request alone, whatever it or its pool wishes.
     pub exclusive: Option<CpuRequest>,
+    /// What `placement` says; none on a pod of another scheduler.
+    pub(crate) carried: Option<Result<Carried, String>>,
 }
 
 impl PodView {
@@ -88,6 +91,8 @@ impl PodView {
         let gates = || spec.and_then(|spec| spec.scheduling_gates.as_deref()).unwrap_or_default().iter();
         let annotation = |key: &str| meta.annotations.as_ref().and_then(|all| all.get(key)).cloned();
         let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let scheduler = spec.and_then(|spec| spec.scheduler_name.clone()).unwrap_or_default();
+        let placement = annotation(keys::PLACEMENT_ANNOTATION);
         Some(Self {
             id: PodRef {
                 namespace: meta.namespace.clone().unwrap_or_default(),
@@ -98,13 +103,14 @@ impl PodView {
             owner: controller(meta),
             created_ms: created_ms(meta),
             priority: spec.and_then(|spec| spec.priority).unwrap_or(0),
-            scheduler: spec.and_then(|spec| spec.scheduler_name.clone()).unwrap_or_default(),
+            carried: Carried::of(&scheduler, placement.as_deref()),
+            scheduler,
             node: spec.and_then(|spec| spec.node_name.clone()).filter(|node| !node.is_empty()),
             nominated: status.and_then(|status| status.nominated_node_name.clone()).filter(|node| !node.is_empty()),
             quota_gated: gates().any(|gate| gate.name == keys::QUOTA_GATE),
             otherwise_gated: gates().any(|gate| gate.name != keys::QUOTA_GATE),
             released: annotation(keys::RELEASED_ANNOTATION),
-            placement: annotation(keys::PLACEMENT_ANNOTATION),
+            placement,
             deleting: meta.deletion_timestamp.is_some(),
             terminal: matches!(status.and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed")),
             ready: conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"),

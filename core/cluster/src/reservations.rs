@@ -73,50 +73,72 @@ pub fn annotation_of(reservation: &Reservation) -> Placement {
     }
 }
 
-/// What a bound pod runs on by its placement annotation; none without the annotation. It came with the pod's Binding, and
-/// where the admission policies are on nobody may write or change it. Where they are off anybody may, so on a pod of
-/// another scheduler, which gets no CPUs of its own, it says nothing. The annotation does not say how the memory is split,
-/// so all of it counts on each NUMA node that it names; so do the huge pages.
+/// What a placement annotation says, read once for each version of its pod: a node is looked at anew whenever one of its
+/// pods changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Carried {
+    /// All CPUs held; empty in an annotation of the first releases.
+    cpus: CpuMask,
+    isolated: bool,
+    /// Name, CPUs, and memory nodes.
+    containers: Vec<(String, CpuMask, CpuMask)>,
+}
+
+impl Carried {
+    /// Reads the annotation of a pod of our scheduler. It came with the pod's Binding, and where the admission policies are
+    /// on nobody may write or change it. Where they are off anybody may, so on a pod of another scheduler, which gets no CPUs
+    /// of its own, it says nothing.
+    pub(crate) fn of(scheduler: &str, text: Option<&str>) -> Option<Result<Self, String>> {
+        text.filter(|_| scheduler == keys::SCHEDULER_NAME).map(Self::read)
+    }
+
+    fn read(text: &str) -> Result<Self, String> {
+        let list = |text: &str| CpuMask::parse_list(text).map_err(|error| error.to_string());
+        let placement: Placement = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let container = |part: ContainerPlacement| Ok((part.name, list(&part.cpus)?, list(&part.memory_nodes)?));
+        Ok(Self {
+            cpus: list(&placement.cpus)?,
+            isolated: placement.isolated,
+            containers: placement.containers.into_iter().map(container).collect::<Result<_, String>>()?,
+        })
+    }
+}
+
+/// What a bound pod runs on by its placement annotation; none without the annotation. It does not say how the memory is
+/// split, so all of it counts on each NUMA node that it names; so do the huge pages.
 ///
 /// # Errors
 /// An annotation of a pod of our scheduler that cannot be read, or is of another machine: that pod runs on CPUs of its
 /// own, and nobody knows which. Also if it asks for none by now: a resize to a fraction takes no CPUs from it.
 fn carried_by(pod: &PodView, machine: &Machine) -> Result<Option<Reservation>, Distrust> {
-    let ours = pod.scheduler == keys::SCHEDULER_NAME;
-    let Some(text) = pod.placement.as_ref().filter(|_| ours) else { return Ok(None) };
     let unreadable = |why: String| Distrust {
         reason: Reason::NodeDistrusted,
         detail: format!("annotation {} of pod {}/{}: {why}", keys::PLACEMENT_ANNOTATION, pod.id.namespace, pod.id.name),
     };
-    let list = |text: &str| CpuMask::parse_list(text).map_err(|error| unreadable(error.to_string()));
-    let placement: Placement = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
+    let Some(read) = &pod.carried else { return Ok(None) };
+    let carried = read.as_ref().map_err(|why| unreadable(why.clone()))?;
     // Not by what it may ask for itself by now: it was promised all of its memory, and a resize gives none back.
     let (bytes, needs) = (pod.request.get(MEMORY).copied().unwrap_or(0), huge_pages(&pod.request));
     let mut held = Reservation {
         pod: pod.id.clone(),
         reserved_at_ms: 0,
-        cpus: CpuMask::new(),
-        containers: Vec::with_capacity(placement.containers.len()),
+        cpus: carried.cpus.clone(),
+        containers: Vec::with_capacity(carried.containers.len()),
         memory: Vec::new(),
         huge_pages: Vec::new(),
-        isolated: placement.isolated,
+        isolated: carried.isolated,
     };
-    let on_machine = |cpus: &CpuMask| match cpus.subtract(machine.cpus()) {
-        none if none.is_empty() => Ok(()),
-        strange => Err(unreadable(format!("the machine has no CPUs {strange}"))),
-    };
-    if !placement.cpus.is_empty() {
-        held.cpus = list(&placement.cpus)?;
-        on_machine(&held.cpus)?;
-    }
-    let says_all = !held.cpus.is_empty();
-    for container in placement.containers {
-        let cpus = list(&container.cpus)?;
-        on_machine(&cpus)?;
+    let says_all = !carried.cpus.is_empty();
+    for (name, cpus, memory_nodes) in &carried.containers {
         // An annotation of the first releases does not tell the idle siblings; then only whole cores were promised.
-        held.cpus.union_with(&if says_all { cpus.clone() } else { machine.whole_cores(&cpus) });
-        held.containers.push((container.name, cpus));
-        for numa_node in list(&container.memory_nodes)?.iter() {
+        if says_all {
+            held.cpus.union_with(cpus);
+        } else {
+            held.cpus.union_with(&machine.whole_cores(cpus));
+            held.cpus.union_with(cpus);
+        }
+        held.containers.push((name.clone(), cpus.clone()));
+        for numa_node in memory_nodes.iter() {
             if held.memory.iter().all(|(known, _)| *known != numa_node) {
                 held.memory.push((numa_node, bytes));
                 held.huge_pages.extend(needs.iter().map(|need| NumaHugePages {
@@ -126,6 +148,10 @@ fn carried_by(pod: &PodView, machine: &Machine) -> Result<Option<Reservation>, D
                 }));
             }
         }
+    }
+    if !held.cpus.is_subset(machine.cpus()) {
+        let strange = held.cpus.subtract(machine.cpus());
+        return Err(unreadable(format!("the machine has no CPUs {strange}")));
     }
     Ok(Some(held))
 }
