@@ -18,7 +18,8 @@ use serde::de::Error as _;
 use serde_json::value::RawValue;
 
 use crate::json;
-use crate::wire::{NodePart, SchedulingArgs};
+use crate::scan;
+use crate::wire::{NodePart, PodPart, SchedulingArgs};
 
 /// An answer, ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +83,8 @@ impl RequestError {
 
 /// The candidates, in the order of the request.
 enum Candidates<'a> {
+    /// Names with their quotes, without escapes.
+    Scanned(Vec<&'a str>),
     Names(Vec<Cow<'a, str>>),
     Objects(Vec<(Cow<'a, str>, &'a RawValue)>),
 }
@@ -124,13 +127,11 @@ pub fn refuse(status: u16, error: &dyn std::fmt::Display) -> Reply {
 }
 
 fn question<'a>(snapshot: &Snapshot, body: &'a [u8]) -> Result<Question<'a>, RequestError> {
-    let args: SchedulingArgs<'a> = object(body)?;
-    let candidates = match (args.node_names, args.nodes) {
-        (Some(names), _) => Candidates::Names(names.into_iter().map(|name| name.0).collect()),
-        (None, Some(list)) => Candidates::Objects(objects(list.items.unwrap_or_default())?),
-        (None, None) => return Err(RequestError::NoNodes),
+    let (pod, candidates) = match scan::request(body) {
+        Some(scanned) => (scanned.pod, Candidates::Scanned(scanned.names)),
+        None => general(body)?,
     };
-    let pod = Pod::from(args.pod.ok_or(RequestError::NoPod)?);
+    let pod = Pod::from(pod);
     if pod.metadata.uid.as_deref().unwrap_or_default().is_empty() {
         return Err(RequestError::NoUid);
     }
@@ -138,6 +139,17 @@ fn question<'a>(snapshot: &Snapshot, body: &'a [u8]) -> Result<Question<'a>, Req
         return Err(RequestError::NotSynced);
     }
     Ok(Question { wish: snapshot.wish_of(&pod), candidates })
+}
+
+/// A request of any form.
+fn general(body: &[u8]) -> Result<(PodPart, Candidates<'_>), RequestError> {
+    let args: SchedulingArgs<'_> = object(body)?;
+    let candidates = match (args.node_names, args.nodes) {
+        (Some(names), _) => Candidates::Names(names.into_iter().map(|name| name.0).collect()),
+        (None, Some(list)) => Candidates::Objects(objects(list.items.unwrap_or_default())?),
+        (None, None) => return Err(RequestError::NoNodes),
+    };
+    Ok((args.pod.ok_or(RequestError::NoPod)?, candidates))
 }
 
 /// Reads a JSON object. An array, which serde would take for a struct as well, is none.
@@ -178,20 +190,39 @@ fn filter_reply(snapshot: &Snapshot, question: &Question<'_>) -> Reply {
 
 fn prioritize_reply(snapshot: &Snapshot, question: &Question<'_>) -> Reply {
     let bench = Bench::sit(snapshot, question);
-    let mut body = Vec::with_capacity(1024);
-    let mut list = json::Array::open(&mut body, "[");
-    for (at, verdict) in bench.verdicts.iter().enumerate().filter(|(_, verdict)| points(verdict.score) > 0) {
-        list.host_score(bench.name(at), points(verdict.score));
+    let mut body = Vec::with_capacity(bench.scores_bytes());
+    body.push(b'[');
+    let mut first = true;
+    for (at, verdict) in bench.verdicts.iter().enumerate() {
+        let Some(score) = SCORES.get(usize::from(points(verdict.score))).filter(|text| !text.is_empty()) else {
+            continue;
+        };
+        body.extend_from_slice(if std::mem::take(&mut first) { b"{\"Host\":" } else { b",{\"Host\":" });
+        bench.quoted(&mut body, at);
+        body.extend_from_slice(score.as_bytes());
     }
     body.push(b']');
     Reply { status: 200, body, tally: bench.tally }
 }
 
+/// What follows a name in the reply, by points; nothing for 0, which is left out.
+const SCORES: [&str; 11] = [
+    "",
+    ",\"Score\":1}",
+    ",\"Score\":2}",
+    ",\"Score\":3}",
+    ",\"Score\":4}",
+    ",\"Score\":5}",
+    ",\"Score\":6}",
+    ",\"Score\":7}",
+    ",\"Score\":8}",
+    ",\"Score\":9}",
+    ",\"Score\":10}",
+];
+
 /// The verdict on one candidate.
 #[derive(Clone, Copy)]
 struct Verdict {
-    /// Dense index; `None`: no such node is known.
-    node: Option<u32>,
     /// Weighed score, 0 to 100; 0 for one that is refused.
     score: u8,
     refusal: Option<Reason>,
@@ -200,45 +231,47 @@ struct Verdict {
 /// All candidates of one question, judged in the order of the request. What is written of them comes afterwards, when its
 /// length is known: no candidate costs an allocation.
 struct Bench<'a> {
-    snapshot: &'a Snapshot,
     question: &'a Question<'a>,
     verdicts: Vec<Verdict>,
     tally: Tally,
 }
 
 impl<'a> Bench<'a> {
-    fn sit(snapshot: &'a Snapshot, question: &'a Question<'a>) -> Self {
+    fn sit(snapshot: &Snapshot, question: &'a Question<'a>) -> Self {
         let wish = &question.wish;
+        let judge = snapshot.judge_of(wish);
         let for_all = snapshot.backstop(wish);
         let weighing = snapshot.weighing(wish);
         let mut tally = Tally::default();
-        let judge = |name: &str| {
-            let node = snapshot.index_of(name);
+        let verdict = |node: Option<u32>| {
             let judged = match (for_all, node) {
                 (Some(reason), _) => Err(reason),
                 (None, None) => Err(Reason::NodeUnknown),
-                (None, Some(index)) => snapshot.judge(index, wish),
+                (None, Some(index)) => judge.of(index),
             };
             match judged {
                 Ok(score) => {
                     tally.fits += 1;
-                    Verdict { node, score: weighing.points(score), refusal: None }
+                    Verdict { score: weighing.points(score), refusal: None }
                 }
                 Err(reason) => {
                     tally.refuse(reason);
-                    Verdict { node, score: 0, refusal: Some(reason) }
+                    Verdict { score: 0, refusal: Some(reason) }
                 }
             }
         };
-        let verdicts = match &question.candidates {
-            Candidates::Names(all) => all.iter().map(|name| &**name).map(judge).collect(),
-            Candidates::Objects(all) => all.iter().map(|(name, _)| &**name).map(judge).collect(),
+        let nodes = match &question.candidates {
+            Candidates::Scanned(all) => snapshot.indices_of(all.iter().map(|token| bare(token))),
+            Candidates::Names(all) => snapshot.indices_of(all.iter().map(|name| &**name)),
+            Candidates::Objects(all) => snapshot.indices_of(all.iter().map(|(name, _)| &**name)),
         };
-        Self { snapshot, question, verdicts, tally }
+        let verdicts = nodes.into_iter().map(verdict).collect();
+        Self { question, verdicts, tally }
     }
 
     fn name(&self, at: usize) -> &str {
         match &self.question.candidates {
+            Candidates::Scanned(all) => all.get(at).map(|token| bare(token)),
             Candidates::Names(all) => all.get(at).map(|name| &**name),
             Candidates::Objects(all) => all.get(at).map(|(name, _)| &**name),
         }
@@ -269,7 +302,7 @@ impl<'a> Bench<'a> {
         let mut names = json::Array::open(&mut body, "{\"NodeNames\":[");
         names.string(self.name(chosen));
         match &self.question.candidates {
-            Candidates::Names(_) => body.extend_from_slice(b"],\"Nodes\":null"),
+            Candidates::Scanned(_) | Candidates::Names(_) => body.extend_from_slice(b"],\"Nodes\":null"),
             Candidates::Objects(all) => {
                 let mut items = json::Array::open(&mut body, "],\"Nodes\":{\"metadata\":{},\"items\":[");
                 all.get(chosen).into_iter().for_each(|(_, object)| items.raw(object.get()));
@@ -280,11 +313,18 @@ impl<'a> Bench<'a> {
         Reply { status: 200, body, tally: self.tally }
     }
 
+    /// What a reply with all scores takes, a little more rather than less.
+    fn scores_bytes(&self) -> usize {
+        let fitting = self.verdicts.iter().enumerate().filter(|(_, verdict)| points(verdict.score) > 0);
+        fitting.map(|(at, _)| self.name(at).len() + 24).sum::<usize>() + 2
+    }
+
     /// What a full reply takes, a little more rather than less.
     fn reply_bytes(&self) -> usize {
-        let refused = self.verdicts.iter().filter_map(|verdict| verdict.refusal);
-        let texts: usize = refused.map(|reason| reason.as_str().len() + 4).sum();
+        let refused = Reason::ALL.iter().zip(self.tally.refused);
+        let texts: usize = refused.map(|(reason, count)| count as usize * (reason.as_str().len() + 4)).sum();
         let names: usize = match &self.question.candidates {
+            Candidates::Scanned(all) => all.iter().map(|token| token.len() + 2).sum(),
             Candidates::Names(all) => all.iter().map(|name| name.len() + 4).sum(),
             Candidates::Objects(all) => all.iter().map(|(name, object)| 2 * name.len() + object.get().len() + 8).sum(),
         };
@@ -294,11 +334,11 @@ impl<'a> Bench<'a> {
     fn names(&self, body: &mut Vec<u8>, wanted: impl Fn(&Verdict) -> bool) {
         body.extend_from_slice(b"{\"NodeNames\":[");
         let mut first = true;
-        for (at, verdict) in self.verdicts.iter().enumerate().filter(|(_, verdict)| wanted(verdict)) {
+        for (at, _) in self.verdicts.iter().enumerate().filter(|(_, verdict)| wanted(verdict)) {
             if !std::mem::take(&mut first) {
                 body.push(b',');
             }
-            self.quoted(body, at, verdict);
+            self.quoted(body, at);
         }
         body.push(b']');
     }
@@ -314,13 +354,17 @@ impl<'a> Bench<'a> {
     }
 
     fn refused(&self, body: &mut Vec<u8>, wanted: impl Fn(Reason) -> bool) {
+        let counted = Reason::ALL.iter().zip(self.tally.refused);
+        if counted.filter(|(reason, _)| wanted(**reason)).all(|(_, count)| count == 0) {
+            return;
+        }
         let mut first = true;
         for (at, verdict) in self.verdicts.iter().enumerate() {
             let Some(reason) = verdict.refusal.filter(|reason| wanted(*reason)) else { continue };
             if !std::mem::take(&mut first) {
                 body.push(b',');
             }
-            self.quoted(body, at, verdict);
+            self.quoted(body, at);
             // The texts are ours and need no escapes.
             body.extend_from_slice(b":\"");
             body.extend_from_slice(reason.as_str().as_bytes());
@@ -328,12 +372,17 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn quoted(&self, body: &mut Vec<u8>, at: usize, verdict: &Verdict) {
-        match verdict.node.and_then(|node| self.snapshot.quoted_name(node)) {
-            Some(quoted) => body.extend_from_slice(quoted),
-            None => json::string(body, self.name(at)),
+    fn quoted(&self, body: &mut Vec<u8>, at: usize) {
+        match &self.question.candidates {
+            Candidates::Scanned(all) => body.extend_from_slice(all.get(at).copied().unwrap_or_default().as_bytes()),
+            Candidates::Names(_) | Candidates::Objects(_) => json::string(body, self.name(at)),
         }
     }
+}
+
+/// A name without its quotes.
+fn bare(token: &str) -> &str {
+    token.get(1..token.len().saturating_sub(1)).unwrap_or_default()
 }
 
 /// The protocol's 0..=10 of a topology score 0..=100, rounded half up.

@@ -1,5 +1,4 @@
 //! Writing JSON straight into one buffer: replies repeat names by the thousand, and no node may cost an allocation.
-use std::io::Write as _;
 
 /// Appends `text` as a JSON string. Names of nodes need no escapes, which is checked rather than believed.
 pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
@@ -43,15 +42,6 @@ impl<'a> Array<'a> {
         self.separate();
         self.out.extend_from_slice(text.as_bytes());
     }
-
-    /// Appends `{"Host":…,"Score":…}`.
-    pub(crate) fn host_score(&mut self, host: &str, score: u8) {
-        self.separate();
-        self.out.extend_from_slice(b"{\"Host\":");
-        string(self.out, host);
-        // Writing to a Vec cannot fail.
-        drop(write!(self.out, ",\"Score\":{score}}}"));
-    }
 }
 
 #[cfg(test)]
@@ -72,11 +62,10 @@ mod tests {
         let mut out = Vec::new();
         let mut list = Array::open(&mut out, "{\"l\":[");
         list.string("a");
-        list.host_score("b", 7);
         list.raw("null");
         out.extend_from_slice(b"]}");
         let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
-        let wanted = serde_json::json!({"l": ["a", {"Host": "b", "Score": 7}, null]});
+        let wanted = serde_json::json!({"l": ["a", null]});
         assert_eq!(value, wanted);
     }
 }

@@ -23,6 +23,7 @@ pub mod model;
 pub mod preempt;
 pub mod reaper;
 mod run;
+mod scan;
 mod turns;
 pub mod wake;
 pub mod wire;

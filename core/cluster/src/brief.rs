@@ -19,15 +19,13 @@ impl PartialEq for Stamp {
 
 impl Eq for Stamp {}
 
-/// One node in brief.
+/// One node in brief: two words, four nodes a cache line.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Brief {
-    /// [`NodeView::stamp`].
-    pub(crate) stamp: u64,
+    /// [`NodeView::stamp`], and in the lowest bit whether some pod that is not bound here holds something here.
+    stamp_and_loose: u64,
     /// Milli-CPU that the shared pool still has for one more pod; of a node that is not trusted we have no opinion.
     pub(crate) shared_room_milli: u64,
-    /// Some pod that is not bound here holds something here: that pod is judged by the view.
-    pub(crate) has_loose: bool,
 }
 
 /// The nodes in brief, by dense index.
@@ -69,7 +67,17 @@ impl Briefs {
 
 impl Brief {
     fn of(view: &NodeView) -> Self {
-        let shared_room_milli = view.shared_room_milli();
-        Self { stamp: view.stamp.0, shared_room_milli, has_loose: !view.loose.is_empty() }
+        let stamp_and_loose = view.stamp.0 << 1 | u64::from(!view.loose.is_empty());
+        Self { stamp_and_loose, shared_room_milli: view.shared_room_milli() }
+    }
+
+    /// Of the view.
+    pub(crate) fn stamp(self) -> u64 {
+        self.stamp_and_loose >> 1
+    }
+
+    /// Whether some pod that is not bound here holds something here: that pod is judged by the view.
+    pub(crate) fn has_loose(self) -> bool {
+        self.stamp_and_loose & 1 != 0
     }
 }

@@ -125,11 +125,11 @@ impl Judge<'_> {
         let Some(brief) = snapshot.briefs.at(index).filter(|_| snapshot.synced) else {
             return snapshot.judge(node, pod);
         };
-        if brief.has_loose && snapshot.view(node)?.is_loose(pod) {
+        if brief.has_loose() && snapshot.view(node)?.is_loose(pod) {
             return snapshot.judge(node, pod);
         }
         match &self.known {
-            Some(known) => known.get(index, brief.stamp, || snapshot.judge(node, pod)),
+            Some(known) => known.get(index, brief.stamp(), || snapshot.judge(node, pod)),
             None if pod.shared_milli <= brief.shared_room_milli => Ok(Score::default()),
             None => Err(Reason::SharedPoolTooSmall),
         }

@@ -91,17 +91,25 @@ impl Snapshot {
     /// Dense index of a node.
     #[must_use]
     pub fn index_of(&self, node: &str) -> Option<u32> {
-        let found = self.index.get(node);
-        if found.is_none() && self.index.has_escapes() {
-            return self.nodes.position(node).and_then(|index| u32::try_from(index).ok());
+        self.index.get(node).or_else(|| self.index_beyond(node))
+    }
+
+    /// Dense indices of many nodes, in their order.
+    #[must_use]
+    pub fn indices_of<'n>(&self, nodes: impl Iterator<Item = &'n str> + Clone) -> Vec<Option<u32>> {
+        let mut found = Vec::with_capacity(nodes.size_hint().0);
+        self.index.get_all(nodes.clone(), &mut found);
+        if self.index.is_partial() {
+            let missing = found.iter_mut().zip(nodes).filter(|(index, _)| index.is_none());
+            missing.for_each(|(index, node)| *index = self.index_beyond(node));
         }
         found
     }
 
-    /// The name of a node as a JSON string.
-    #[must_use]
-    pub fn quoted_name(&self, index: u32) -> Option<&[u8]> {
-        self.index.quoted(index)
+    /// A name that the index may not have.
+    fn index_beyond(&self, node: &str) -> Option<u32> {
+        let position = self.index.is_partial().then(|| self.nodes.position(node))?;
+        u32::try_from(position?).ok()
     }
 
     /// A node by its dense index.
