@@ -57,7 +57,8 @@ pub struct Colocation {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
     pub likes: Vec<String>,
-    /// An L3 cache with one of their pods in it is worse; a core with one of them on it is refused.
+    /// An L3 cache with one of their pods in it is worse; a core with one of them on it is refused. The same holds for their
+    /// pods where one of this pool is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253)))]
     pub dislikes: Vec<String>,
