@@ -5,6 +5,7 @@
 pub mod api;
 pub mod world;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +20,11 @@ use fairlead_extender::http::{App, HttpLimits, router};
 use fairlead_extender::metrics::{self, ExtenderMetrics};
 use fairlead_extender::model;
 use fairlead_runtime::Heartbeat;
+use fairlead_runtime::server::{Limits, serve};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -41,10 +44,18 @@ pub struct House {
 
 impl House {
     pub fn new(model: Model, api: &Api) -> Self {
-        Self::on_duty(model, api, Duty::Alone)
+        Self::with(model, api, Duty::Alone, LIMITS)
     }
 
-    pub fn on_duty(mut model: Model, api: &Api, duty: Duty) -> Self {
+    pub fn on_duty(model: Model, api: &Api, duty: Duty) -> Self {
+        Self::with(model, api, duty, LIMITS)
+    }
+
+    pub fn with_limits(model: Model, api: &Api, limits: HttpLimits) -> Self {
+        Self::with(model, api, Duty::Alone, limits)
+    }
+
+    fn with(mut model: Model, api: &Api, duty: Duty, limits: HttpLimits) -> Self {
         let snapshot = Arc::new(ArcSwap::new(model.snapshot()));
         let (page, metrics) = metrics::page();
         let (queue, inbox) = model::queue();
@@ -53,7 +64,7 @@ impl House {
         tokio::spawn(model::run(model, inbox, snapshot.clone(), metrics.clone(), pulse, closed));
         let courier = Courier::new(api.client(), snapshot.clone(), queue, metrics.clone());
         let binder = Arc::new(Binder::new(courier.clone(), BIND_DEADLINE, metrics.clone(), duty));
-        let app = App { snapshot: snapshot.clone(), binder, metrics: metrics.clone(), limits: LIMITS };
+        let app = App { snapshot: snapshot.clone(), binder, metrics: metrics.clone(), limits };
         Self { router: router(app), courier, snapshot, metrics, page }
     }
 
@@ -76,6 +87,16 @@ impl House {
         let reply: Value = serde_json::from_str(&reply).unwrap();
         reply["Error"].as_str().unwrap().to_owned()
     }
+}
+
+/// The shipped server over a model, on a loopback port; it runs as long as the runtime.
+pub async fn serve_on_loopback(model: Model) -> SocketAddr {
+    let house = House::with_limits(model, &Api::default(), HttpLimits { body_bytes: 1 << 20, in_flight: 32 });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let limits = Limits { connections: 8, header_read_timeout: None, drain: Duration::ZERO };
+    tokio::spawn(serve(listener, house.router, limits, None, CancellationToken::new()));
+    address
 }
 
 pub async fn text(response: Response<Body>) -> (u16, String) {

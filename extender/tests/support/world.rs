@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "shared by tests and benches, each uses its part")]
 #![allow(missing_docs, clippy::unwrap_used, reason = "test support")]
 
+use std::collections::BTreeMap;
+
 use fairlead_cluster::{Change, Event, Model};
 use fairlead_topology::CpuMask;
 use serde::de::DeserializeOwned;
@@ -142,6 +144,29 @@ pub fn pod(name: &str, cpu: &str) -> Value {
     })
 }
 
+/// A WorkerPool of the pods with that label `app`.
+pub fn pool(name: &str, topology: &Value) -> Value {
+    json!({
+        "metadata": { "name": name, "namespace": "apps", "creationTimestamp": "2026-01-01T00:00:00Z" },
+        "spec": {
+            "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": name },
+            "maxReplicas": 9, "queueSources": [], "topology": topology,
+        },
+        "status": { "selector": format!("app={name}") },
+    })
+}
+
+/// The text of a placement annotation.
+pub fn carried(cpus: &str) -> String {
+    json!({ "cpus": cpus, "containers": [{ "name": "main", "cpus": cpus, "memoryNodes": "0" }] }).to_string()
+}
+
+fn cpus_by_uid(placement: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let entries = placement["spec"]["reservations"].as_array().unwrap();
+    entries.iter().map(|entry| (text(&entry["podUID"]), text(&entry["cpus"]))).collect()
+}
+
 /// The objects of a cluster, each list under its kind.
 #[derive(Default)]
 pub struct World {
@@ -158,6 +183,43 @@ impl World {
         self.nodes.push(node(name, shape));
         self.topologies.push(topology(name, shape));
         self.placements.push(placement(name, reservations));
+    }
+
+    /// As [`World::fragmented`], and what a cluster in use has besides: each pod with CPUs of its own carries its placement as
+    /// its Binding wrote it, every node has ten pods in the shared pool, every tenth has PCI devices, and a few pods are of
+    /// WorkerPools that others like and dislike.
+    pub fn in_use(count: u32) -> Self {
+        let mut world = Self::fragmented(count);
+        world.pools = vec![
+            pool("front", &json!({})),
+            pool("cache", &json!({ "colocation": { "likes": ["front"] } })),
+            pool("batch", &json!({ "colocation": { "dislikes": ["front"] } })),
+        ];
+        let held: BTreeMap<String, String> = world.placements.iter().flat_map(cpus_by_uid).collect();
+        for (pod, number) in world.pods.iter_mut().zip(0u32..) {
+            let cpus = &held[pod["metadata"]["uid"].as_str().unwrap()];
+            pod["metadata"]["annotations"] = json!({ "fairlead.dev/placement": carried(cpus) });
+            if number % 97 < 3 {
+                let app = ["front", "cache", "batch"][number as usize % 97];
+                pod["metadata"]["labels"] = json!({ "app": app });
+            }
+        }
+        for index in 0..count {
+            for number in 0..10 {
+                let mut shared = pod(&format!("shared-{index}-{number}"), "100m");
+                shared["spec"]["nodeName"] = json!(node_name(index));
+                world.pods.push(shared);
+            }
+            if index % 10 == 8 {
+                let device = |number: u32| {
+                    let numa = &world.topologies[index as usize]["spec"]["numaNodes"][(number / 4) as usize]["cpus"];
+                    json!({ "address": format!("0000:{number:02x}:00.0"), "class": "0302", "id": "10de:2330", "cpus": numa })
+                };
+                let devices: Vec<Value> = (0..8).map(device).collect();
+                world.topologies[index as usize]["spec"]["pciDevices"] = json!(devices);
+            }
+        }
+        world
     }
 
     /// Nodes of all shapes in turn, partly used: node-00000 and so on.
@@ -229,7 +291,7 @@ pub fn node_name(index: u32) -> String {
     format!("node-{index:05}")
 }
 
-/// A request of kube-scheduler with node names.
+/// A request with node names, as kube-scheduler writes it.
 pub fn args(pod: &Value, names: &[&str]) -> Vec<u8> {
-    json!({ "Pod": pod, "Nodes": null, "NodeNames": names }).to_string().into_bytes()
+    format!(r#"{{"Pod":{pod},"Nodes":null,"NodeNames":{}}}"#, json!(names)).into_bytes()
 }
