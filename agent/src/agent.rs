@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fairlead_crds::conditions::merge;
+use fairlead_crds::node_topology::TopologySource;
 use fairlead_crds::{NodePlacement, NodePlacementStatus, NodeTopology, NodeTopologySpec};
 use fairlead_runtime::{ApiError, Backoff, Pulse, ReadinessHandle};
 use fairlead_topology::Machine;
@@ -122,12 +123,18 @@ impl Agent {
 
     fn next_turn(&self) -> Instant {
         let beat = Instant::now() + BEAT;
-        let work = if self.listed() { self.turn_at } else { beat };
+        let work = if self.may_turn() { self.turn_at } else { beat };
         beat.min(work).min(self.status_at.unwrap_or(beat))
     }
 
     fn listed(&self) -> bool {
         self.topology.listed && self.placement.listed
+    }
+
+    /// Nothing is written before both lists came. The machine is read at once: the pinning needs it, also while the API
+    /// server is away.
+    fn may_turn(&self) -> bool {
+        self.listed() || self.looked.is_none()
     }
 
     fn see(&mut self, seen: Seen) {
@@ -183,8 +190,9 @@ impl Agent {
 
     async fn turn_if_due(&mut self) {
         let now = Instant::now();
-        if self.listed() && now >= self.turn_at {
+        if self.may_turn() && now >= self.turn_at {
             match self.publish(now).await {
+                Ok(()) if !self.listed() => {}
                 Ok(()) => {
                     self.backoff.reset();
                     self.setup.ready.ready();
@@ -217,7 +225,7 @@ impl Agent {
             self.look().await?;
             self.look_at = now + self.setup.refresh;
         }
-        let Some(spec) = self.wanted_spec() else { return Ok(()) };
+        let Some(spec) = self.wanted_spec().filter(|_| self.listed()) else { return Ok(()) };
         let uid = match &self.node_uid {
             Some(uid) => uid.clone(),
             None => {
@@ -259,7 +267,7 @@ impl Agent {
     async fn look(&mut self) -> Result<(), TurnError> {
         let reader = self.setup.reader.clone();
         let before = self.looked.as_ref().map(|looked| looked.reading.description.disallowed.clone());
-        let known = Known { disallowed: before.unwrap_or_default(), pinning: None };
+        let known = Known { disallowed: before.unwrap_or_default() };
         let reading = tokio::task::spawn_blocking(move || reader.read(&known)).await.map_err(TurnError::Reader)??;
         if self.looked.as_ref().is_some_and(|before| before.reading == reading) {
             return Ok(());
@@ -275,7 +283,8 @@ impl Agent {
         self.setup.metrics.cpus.set(cpus);
         self.setup.metrics.disagreements.set(i64::try_from(reading.spec.disagreements.len()).unwrap_or(i64::MAX));
         let cores = Cores::of(&reading.description);
-        self.setup.inputs.send_modify(|inputs| inputs.cores = Some(cores));
+        let is_live = reading.spec.source == TopologySource::Hwloc;
+        self.setup.inputs.send_modify(|inputs| (inputs.cores, inputs.is_live) = (Some(cores), is_live));
         self.looked = Some(Looked { reading, machine });
         self.status_at.get_or_insert(Instant::now());
         Ok(())

@@ -36,9 +36,9 @@ pub struct Args {
     /// second agent from pinning
     #[arg(long, env = "FAIRLEAD_CHECKPOINT_DIR", value_name = "DIR", default_value = "/var/lib/fairlead")]
     pub checkpoint_dir: PathBuf,
-    /// The kubelet's configuration; the agent pins only where the kubelet does not
-    #[arg(long, env = "FAIRLEAD_KUBELET_CONFIG", value_name = "FILE", default_value = "/host/kubelet/config.yaml")]
-    pub kubelet_config: PathBuf,
+    /// The kubelet's configuration, where there is one; the agent pins only where the kubelet does not
+    #[arg(long, env = "FAIRLEAD_KUBELET_CONFIG", value_name = "FILE")]
+    pub kubelet_config: Option<PathBuf>,
     /// State file of the kubelet's CPU manager
     #[arg(
         long,
@@ -58,7 +58,8 @@ pub struct Args {
     /// Permit containers on isolated CPUs to use real-time scheduling (RLIMIT_RTPRIO); it is never set for them
     #[arg(long, env = "FAIRLEAD_PERMIT_SCHED_FIFO")]
     pub permit_sched_fifo: bool,
-    /// UID of the agent's own pod: it keeps all CPUs, because an agent with fewer would see a smaller machine
+    /// UID of the agent's own pod: its cgroup keeps all CPUs, because an agent with fewer would see a
+    /// smaller machine; its threads keep off CPUs that containers own
     #[arg(long, env = "POD_UID", value_name = "UID")]
     pub pod_uid: Option<String>,
 }

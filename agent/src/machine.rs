@@ -3,7 +3,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use fairlead_crds::NodeTopologySpec;
-use fairlead_crds::node_topology::{Disagreement, Pinning, TopologySource as Origin};
+use fairlead_crds::node_topology::{Disagreement, TopologySource as Origin};
 use fairlead_discovery::{CrossCheck, DiscoveryError, Gap, HwlocSource, SysfsSource, TopologySource, node_topology};
 use fairlead_topology::{CpuMask, Machine, MachineDescription, MachineError as Contradiction};
 
@@ -26,8 +26,6 @@ pub struct MachineReader {
 pub struct Known {
     /// CPUs that were disallowed when that could last be told: once the agent's own container is pinned, it cannot.
     pub disallowed: CpuMask,
-    /// Who pins containers here.
-    pub pinning: Option<Pinning>,
 }
 
 /// A machine read.
@@ -109,11 +107,10 @@ impl MachineReader {
     /// # Errors
     /// One variant per step; see [`MachineError`].
     pub fn read(&self, known: &Known) -> Result<Reading, MachineError> {
-        let pinning = known.pinning.clone();
         match self.simulated()? {
             Some(text) => {
                 let found = describe("hwloc", &HwlocSource::synthetic(text.trim()))?;
-                let spec = node_topology(&found.description, Origin::Synthetic, &[], pinning);
+                let spec = node_topology(&found.description, Origin::Synthetic, &[], None);
                 Ok(Reading { spec, description: found.description, gaps: found.gaps })
             }
             None => {
@@ -123,7 +120,7 @@ impl MachineReader {
                 if hwloc.gaps.contains(&Gap::Disallowed) {
                     hwloc.withhold(&known.disallowed);
                 }
-                let spec = node_topology(&hwloc.description, Origin::Hwloc, &check.disagreements, pinning);
+                let spec = node_topology(&hwloc.description, Origin::Hwloc, &check.disagreements, None);
                 Ok(Reading { spec, description: hwloc.description, gaps: check.skipped })
             }
         }

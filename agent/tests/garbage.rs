@@ -55,7 +55,10 @@ fn calls() -> Vec<Message> {
     let change = StateChangeEvent { event: 11, pod: Some(pod()), container: Some(container(1)) };
     let bodies = [
         ("CreateContainer", about.clone()),
+        ("PostCreateContainer", about.clone()),
+        ("PostStartContainer", about.clone()),
         ("UpdateContainer", about.clone()),
+        ("PostUpdateContainer", about.clone()),
         ("StopContainer", about.clone()),
         ("RemoveContainer", about),
         ("Synchronize", sync.encode_to_vec()),
@@ -76,12 +79,12 @@ fn every_call_is_read() {
         let (call, limit) = read_call(&message).unwrap();
         assert_eq!(limit, Some(Duration::from_secs(2)));
         match call {
-            Call::Create(seen) | Call::Update(seen) => {
+            Call::Create(seen) | Call::Update(seen, _) | Call::Created(seen) | Call::Changed(seen) => {
                 assert_eq!((seen.title().as_str(), seen.placed), ("ns/p/c", true));
                 assert_eq!(seen.annotated.unwrap().cpus.to_string(), "2-3");
                 assert_eq!(seen.runs.unwrap().cpus.to_string(), "0-3,8");
             }
-            Call::Stopped(id) | Call::Removed(id) => assert_eq!(id, "c1"),
+            Call::Started(id) | Call::Stopped(id) | Call::Removed(id) => assert_eq!(id, "c1"),
             Call::Synchronize(part) => {
                 let containers = Listing::default().take(part).unwrap().unwrap();
                 assert!(containers.len() == 40 && containers.iter().all(|seen| seen.pod_uid == "u"));

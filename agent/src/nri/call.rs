@@ -9,10 +9,10 @@ use fairlead_topology::CpuMask;
 use super::NriError;
 use super::frame::{KIND_REQUEST, Message};
 use super::proto::{
-    CONTAINER_STOPPED, ConfigureRequest, Container, ContainerAdjustment, ContainerRequest, ContainerUpdate,
-    ContainerUpdates, KeyValue, LinuxContainerAdjustment, LinuxContainerUpdate, LinuxCpu, LinuxResources,
-    OptionalInt64, PLUGIN_SERVICE, PodRequest, PodSandbox, PosixRlimit, Request, StateChangeEvent, SynchronizeRequest,
-    event,
+    CONTAINER_PAUSED, CONTAINER_RUNNING, CONTAINER_STOPPED, ConfigureRequest, Container, ContainerAdjustment,
+    ContainerRequest, ContainerUpdate, ContainerUpdates, KeyValue, LinuxContainerAdjustment, LinuxContainerUpdate,
+    LinuxCpu, LinuxResources, OptionalInt64, PLUGIN_SERVICE, PodRequest, PodSandbox, PosixRlimit, Request,
+    StateChangeEvent, SynchronizeRequest, event,
 };
 use crate::pin::{Place, Seen};
 
@@ -31,8 +31,14 @@ pub enum Call {
     Synchronize(SynchronizeRequest),
     /// A container is about to be created.
     Create(Seen),
-    /// Its resources are about to change.
-    Update(Seen),
+    /// The runtime has it now.
+    Created(Seen),
+    /// It runs.
+    Started(String),
+    /// Its resources are about to change, and CPUs and memory nodes to these, where any are named.
+    Update(Seen, Option<Place>),
+    /// They were changed.
+    Changed(Seen),
     /// It has ended; the answer may name containers to change.
     Stopped(String),
     /// It is gone.
@@ -66,7 +72,14 @@ pub fn read_call(message: &Message) -> Result<(Call, Option<Duration>), NriError
         "Configure" => Call::Configure(decode("ConfigureRequest", body)?),
         "Synchronize" => Call::Synchronize(decode("SynchronizeRequest", body)?),
         "CreateContainer" => Call::Create(seen_of(decode("CreateContainerRequest", body)?)),
-        "UpdateContainer" => Call::Update(seen_of(decode("UpdateContainerRequest", body)?)),
+        "PostCreateContainer" => Call::Created(seen_of(decode("PostCreateContainerRequest", body)?)),
+        "PostStartContainer" => Call::Started(id_of(decode("PostStartContainerRequest", body)?)),
+        "UpdateContainer" => {
+            let mut update: ContainerRequest = decode("UpdateContainerRequest", body)?;
+            let asked = place_of(update.linux_resources.take());
+            Call::Update(seen_of(update), asked)
+        }
+        "PostUpdateContainer" => Call::Changed(seen_of(decode("PostUpdateContainerRequest", body)?)),
         "StopContainer" => Call::Stopped(id_of(decode("StopContainerRequest", body)?)),
         "RemoveContainer" => Call::Removed(id_of(decode("RemoveContainerRequest", body)?)),
         "RemovePodSandbox" => {
@@ -89,7 +102,11 @@ pub fn decode<M: prost::Message + Default>(message: &'static str, bytes: bytes::
 }
 
 fn state_change(change: StateChangeEvent) -> Call {
+    let seen = |change: StateChangeEvent| seen(&change.pod.unwrap_or_default(), change.container.unwrap_or_default());
     match change.event {
+        event::POST_CREATE_CONTAINER => Call::Created(seen(change)),
+        event::POST_START_CONTAINER => Call::Started(change.container.unwrap_or_default().id),
+        event::POST_UPDATE_CONTAINER => Call::Changed(seen(change)),
         event::REMOVE_CONTAINER => Call::Removed(change.container.unwrap_or_default().id),
         event::REMOVE_POD_SANDBOX => Call::PodRemoved(change.pod.unwrap_or_default().id),
         _ => Call::Heard,
@@ -112,11 +129,7 @@ fn seen(pod: &PodSandbox, container: Container) -> Seen {
     let annotated = own.and_then(|own| {
         Some(Place { cpus: list(&own.cpus)?, memory_nodes: list(&own.memory_nodes)?, unlimited: true })
     });
-    let cpu = container.linux.and_then(|linux| linux.resources).and_then(|resources| resources.cpu);
-    let runs = cpu.filter(|cpu| !cpu.cpus.is_empty()).and_then(|cpu| {
-        let unlimited = cpu.quota.is_none_or(|quota| quota.value <= 0);
-        Some(Place { cpus: list(&cpu.cpus)?, memory_nodes: list(&cpu.mems)?, unlimited })
-    });
+    let runs = place_of(container.linux.and_then(|linux| linux.resources));
     Seen {
         id: container.id,
         sandbox: pod.id.clone(),
@@ -127,7 +140,19 @@ fn seen(pod: &PodSandbox, container: Container) -> Seen {
         placed: annotation.is_some(),
         annotated,
         runs,
+        started: matches!(container.state, CONTAINER_PAUSED | CONTAINER_RUNNING),
     }
+}
+
+/// CPUs and memory nodes as they are set; none where neither is.
+fn place_of(resources: Option<LinuxResources>) -> Option<Place> {
+    let cpu = resources.and_then(|resources| resources.cpu)?;
+    if cpu.cpus.is_empty() && cpu.mems.is_empty() {
+        return None;
+    }
+    let unlimited = cpu.quota.is_none_or(|quota| quota.value <= 0);
+    let list = |text: &str| CpuMask::parse_list(text).ok();
+    Some(Place { cpus: list(&cpu.cpus)?, memory_nodes: list(&cpu.mems)?, unlimited })
 }
 
 /// Puts the parts of a synchronization together.

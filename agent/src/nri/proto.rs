@@ -17,14 +17,24 @@ pub mod event {
     pub const REMOVE_POD_SANDBOX: i32 = 3;
     /// A container is about to be created.
     pub const CREATE_CONTAINER: i32 = 4;
+    /// The runtime has the container.
+    pub const POST_CREATE_CONTAINER: i32 = 5;
+    /// The container runs.
+    pub const POST_START_CONTAINER: i32 = 7;
     /// Resources of a container are about to change.
     pub const UPDATE_CONTAINER: i32 = 8;
+    /// They were changed; there is no such event where that failed.
+    pub const POST_UPDATE_CONTAINER: i32 = 9;
     /// A container has ended.
     pub const STOP_CONTAINER: i32 = 10;
     /// A container is gone.
     pub const REMOVE_CONTAINER: i32 = 11;
 }
 
+/// State of a container: its processes are halted.
+pub const CONTAINER_PAUSED: i32 = 2;
+/// State of a container: it runs.
+pub const CONTAINER_RUNNING: i32 = 3;
 /// State of a container: it has ended.
 pub const CONTAINER_STOPPED: i32 = 4;
 
@@ -285,7 +295,7 @@ pub struct Container {
     /// Name within the pod.
     #[prost(string, tag = "3")]
     pub name: String,
-    /// See [`CONTAINER_STOPPED`].
+    /// See [`CONTAINER_RUNNING`].
     #[prost(int32, tag = "4")]
     pub state: i32,
     /// Linux settings.

@@ -8,7 +8,7 @@ use super::{Container, State};
 pub fn dump_of(state: &State) -> Value {
     json!({
         "runtime": state.link,
-        "rival": state.rival,
+        "rival": state.rival(),
         "usableCPUs": state.cores.usable,
         "sharedCPUs": state.pool(),
         "memoryNodes": state.cores.memory_nodes,
@@ -26,7 +26,10 @@ fn container(container: &Container) -> Value {
         "id": container.seen.id,
         "container": container.seen.title(),
         "claim": container.claim,
+        "created": container.created,
+        "told": container.told,
         "runs": container.runs,
+        "foreign": container.foreign,
         "blocked": container.blocked,
         "refused": container.refused,
     })

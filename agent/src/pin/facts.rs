@@ -49,7 +49,13 @@ impl Place {
     /// Whether a container that runs here also runs as `wanted` says.
     #[must_use]
     pub fn satisfies(&self, wanted: &Self) -> bool {
-        self.cpus == wanted.cpus && self.memory_nodes == wanted.memory_nodes && (self.unlimited || !wanted.unlimited)
+        self.is_at(wanted) && (self.unlimited || !wanted.unlimited)
+    }
+
+    /// Whether CPUs and memory nodes are the same.
+    #[must_use]
+    pub fn is_at(&self, other: &Self) -> bool {
+        self.cpus == other.cpus && self.memory_nodes == other.memory_nodes
     }
 }
 
@@ -72,8 +78,10 @@ pub struct Seen {
     pub placed: bool,
     /// What the annotation says of this container.
     pub annotated: Option<Place>,
-    /// Where it runs; absent where the runtime was told nothing: everywhere.
+    /// Where the runtime was told to run it: a list that is empty was not told, and is all; absent where neither was.
     pub runs: Option<Place>,
+    /// It was started: what it is told from now on takes effect.
+    pub started: bool,
 }
 
 impl Seen {

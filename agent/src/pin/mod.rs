@@ -9,7 +9,9 @@
 //! A container with a promise *claims* exactly the promised CPUs, and keeps the claim until it ends, whatever becomes of
 //! the promise. Every other container runs in the shared pool: what no claim and no promise takes. So two rules hold
 //! once the requests are carried out: no CPU of a claim is in the pool, and no two pods claim the same CPU.
+mod adopt;
 mod claim;
+mod create;
 mod dump;
 mod facts;
 mod found;
@@ -31,3 +33,5 @@ pub use step::{Event, Request, step};
 mod laws;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;

@@ -16,6 +16,8 @@ impl State {
     /// Where a container is to run; none: nothing can be said, so it stays where it is.
     pub(super) fn wanted(&self, container: &Container, pool: &CpuMask) -> Option<Place> {
         match &container.claim {
+            // Not the second writer.
+            None if container.is_foreign() => None,
             Some(claim) if claim.cpus.is_subset(&self.cores.usable) => Some(claim.place()),
             // CPUs of a claim that went offline: the kernel moved it, and nothing better can be told.
             Some(_) => None,
@@ -38,6 +40,7 @@ impl State {
         for id in open {
             let Some(container) = self.containers.get(&id) else { continue };
             let outcome = match self.promised(&container.seen) {
+                Some(_) if container.is_foreign() => Err(container.foreign.clone().unwrap_or_default()),
                 Some((promise, cpus)) => claim_of(self, &container.seen, promise, cpus).map(Some),
                 None => Ok(None),
             };
@@ -64,7 +67,7 @@ impl State {
 
     /// The next update to send, if one is due.
     pub(super) fn update(&mut self, now_ms: u64) -> Option<Request> {
-        if self.link != Link::Synchronized || self.rival.is_some() || !self.flight.is_empty() {
+        if !self.may_move() {
             return None;
         }
         let due = self.due_updates(now_ms);
@@ -77,8 +80,23 @@ impl State {
             return None;
         }
         self.spread_at_ms = now_ms + SPREAD_PAUSE_MS;
+        self.flight_at_ms = now_ms;
         self.flight.clone_from(&batch);
+        self.have_told(&batch);
         Some(Request::UpdateContainers(batch))
+    }
+
+    /// Whether an update may be sent: one at a time, and none beside another writer's.
+    fn may_move(&self) -> bool {
+        self.link == Link::Synchronized && self.flight.is_empty() && self.rival().is_none()
+    }
+
+    pub(super) fn have_told(&mut self, places: &[(String, Place)]) {
+        for (id, place) in places {
+            if let Some(container) = self.containers.get_mut(id) {
+                container.tell_change(place.clone());
+            }
+        }
     }
 
     /// Containers to change now, those that leave CPUs of others first, then claims, then those that only gain CPUs.
@@ -87,8 +105,7 @@ impl State {
         let mut due = Vec::new();
         for (id, container) in &self.containers {
             let Some((urgency, place)) = self.pending(container, &pool) else { continue };
-            let at = if urgency == Urgency::Gain { self.spread_at_ms } else { 0 };
-            if now_ms >= at.max(container.retry_at_ms) {
+            if now_ms >= self.due_at_ms(container, urgency) {
                 due.push((urgency, id.clone(), place));
             }
         }
@@ -96,10 +113,15 @@ impl State {
         due.into_iter().map(|(_, id, place)| (id, place)).collect()
     }
 
+    fn due_at_ms(&self, container: &Container, urgency: Urgency) -> u64 {
+        let spread = if urgency == Urgency::Gain { self.spread_at_ms } else { 0 };
+        spread.max(container.retry_at_ms).max(container.doubt_ms.unwrap_or_default())
+    }
+
     fn pending(&self, container: &Container, pool: &CpuMask) -> Option<(Urgency, Place)> {
-        let place = self.wanted(container, pool)?;
+        let place = self.wanted(container, pool).filter(|_| container.created)?;
         let urgency = match &container.runs {
-            Some(runs) if runs.satisfies(&place) => return None,
+            Some(runs) if runs.satisfies(&place) && container.doubt_ms.is_none() => return None,
             _ if container.claim.is_some() => Urgency::Claim,
             Some(runs) if runs.cpus.is_subset(pool) => Urgency::Gain,
             _ => Urgency::Leave,
@@ -109,13 +131,13 @@ impl State {
 
     /// When an update may be due without an event, ms.
     pub(super) fn next_update_ms(&self) -> Option<u64> {
-        if self.link != Link::Synchronized || self.rival.is_some() || !self.flight.is_empty() {
+        if !self.may_move() {
             return None;
         }
         let pool = self.pool();
         let at = |container: &Container| {
             let (urgency, _) = self.pending(container, &pool)?;
-            Some(container.retry_at_ms.max(if urgency == Urgency::Gain { self.spread_at_ms } else { 0 }))
+            Some(self.due_at_ms(container, urgency))
         };
         self.containers.values().filter_map(at).min()
     }
@@ -126,13 +148,18 @@ impl State {
         let single = flight.len() == 1;
         for (id, place) in flight {
             let Some(container) = self.containers.get_mut(&id) else { continue };
+            if refused.is_some() {
+                // One of them was refused, and the answer does not tell which.
+                container.doubt_ms = container.doubt_ms.max(Some(now_ms));
+            }
             match refused {
                 None => {
                     (container.runs, container.refusals, container.retry_at_ms) = (Some(place), 0, 0);
                     container.refused = None;
+                    // A doubt that arose since is not settled by this.
+                    container.doubt_ms = container.doubt_ms.filter(|at_ms| *at_ms > self.flight_at_ms);
                     self.alone.remove(&id);
                 }
-                // One of them was refused, and the answer does not tell which.
                 Some(_) if !single => drop(self.alone.insert(id)),
                 Some(message) => {
                     container.refused = Some(format!("the runtime refuses CPUs {}: {message}", place.cpus));
@@ -147,7 +174,7 @@ impl State {
     /// Containers of the shared pool that run on CPUs of a claim: they leave before its container is created.
     pub(super) fn in_the_way(&self, claim: &Claim) -> Vec<(String, Place)> {
         let pool = self.pool();
-        let shared = self.containers.iter().filter(|(_, container)| container.claim.is_none());
+        let shared = self.containers.iter().filter(|(_, container)| container.created && container.claim.is_none());
         let touches = |container: &Container| match &container.runs {
             Some(runs) => runs.cpus.intersects(&claim.held),
             None => true,

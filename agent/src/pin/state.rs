@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cores, Place, Promises, Seen, Version};
 
+/// Places remembered of one container: a word may be overtaken by a later one before it is carried out.
+const TOLD_MAX: usize = 8;
+
 /// CPUs and memory nodes that a container holds until it ends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,8 +44,20 @@ pub struct Container {
     pub seen: Seen,
     /// What it holds; none: it belongs to the shared pool.
     pub claim: Option<Claim>,
+    /// The runtime has it. Before, it was only asked how to create it, and it skips changes to it without a word.
+    pub created: bool,
+    /// Where the runtime was told to run it, whether or not it did, the last word last; empty: this agent told nothing.
+    pub told: Vec<Place>,
     /// Where it is known to run; none: everywhere.
     pub runs: Option<Place>,
+    /// Who else set its CPUs or memory nodes, in a sentence.
+    pub foreign: Option<String>,
+    /// Where it runs is in doubt: something else changes it, and may not. It is told once more from then on, ms.
+    pub(super) doubt_ms: Option<u64>,
+    /// It was started.
+    pub(super) started: bool,
+    /// It was changed before that: a change while it was being started had no effect.
+    pub(super) changed_early: bool,
     /// Why it cannot have what was promised.
     pub blocked: Option<String>,
     /// Why the runtime did not change it.
@@ -51,6 +66,56 @@ pub struct Container {
     pub refusals: u8,
     /// It is not tried again before, ms.
     pub retry_at_ms: u64,
+}
+
+impl Container {
+    /// One that the runtime has, or is about to have.
+    pub(super) fn new(seen: Seen, claim: Option<Claim>, created: bool) -> Self {
+        Self {
+            started: seen.started,
+            seen,
+            claim,
+            created,
+            told: Vec::new(),
+            runs: None,
+            foreign: None,
+            doubt_ms: None,
+            changed_early: false,
+            blocked: None,
+            refused: None,
+            refusals: 0,
+            retry_at_ms: 0,
+        }
+    }
+
+    /// Where it was last told to run.
+    pub(super) fn last_told(&self) -> Option<&Place> {
+        self.told.last()
+    }
+
+    pub(super) fn tell(&mut self, place: Place) {
+        self.told.retain(|earlier| *earlier != place);
+        self.told.push(place);
+        if self.told.len() > TOLD_MAX {
+            self.told.remove(0);
+        }
+    }
+
+    /// As [`Self::tell`], once the runtime has it.
+    pub(super) fn tell_change(&mut self, place: Place) {
+        self.changed_early |= !self.started;
+        self.tell(place);
+    }
+
+    /// Whether it may run elsewhere than the runtime says.
+    pub(super) const fn is_doubtful(&self) -> bool {
+        self.changed_early || self.doubt_ms.is_some()
+    }
+
+    /// Whether somebody else put it where it is.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.foreign.is_some() && self.told.is_empty() && self.claim.is_none()
+    }
 }
 
 /// How far the runtime is.
@@ -94,13 +159,15 @@ pub struct State {
     pub containers: BTreeMap<String, Container>,
     /// The runtime.
     pub link: Link,
-    /// Who else sets cpusets here, in a sentence.
-    pub rival: Option<String>,
     pub(super) remembered: BTreeMap<String, Claim>,
+    pub(super) remembered_told: BTreeMap<String, Vec<Place>>,
+    pub(super) remembered_doubtful: BTreeSet<String>,
     pub(super) waiting: BTreeMap<u32, Waiting>,
     pub(super) reading: bool,
     /// The update under way.
     pub(super) flight: Vec<(String, Place)>,
+    /// When it was sent, ms.
+    pub(super) flight_at_ms: u64,
     /// Containers of an update that failed: each is tried by itself.
     pub(super) alone: BTreeSet<String>,
     /// Containers are spread over CPUs that came free no earlier than this, ms.
@@ -117,6 +184,12 @@ pub struct Remembered {
     pub version: Version,
     /// Claims by container id.
     pub claims: BTreeMap<String, Claim>,
+    /// Where containers were told to run, by container id: any other cpuset is somebody else's.
+    #[serde(default)]
+    pub told: BTreeMap<String, Vec<Place>>,
+    /// Ids of containers that may run elsewhere than the runtime says.
+    #[serde(default)]
+    pub doubtful: BTreeSet<String>,
 }
 
 impl State {
@@ -132,7 +205,20 @@ impl State {
         let claim = |(id, container): (&String, &Container)| Some((id.clone(), container.claim.clone()?));
         let mut claims = self.remembered.clone();
         claims.extend(self.containers.iter().filter_map(claim));
-        Remembered { promises: self.promises.clone(), version: self.version.clone(), claims }
+        let mut told = self.remembered_told.clone();
+        let own = self.containers.iter().filter(|(_, container)| !container.told.is_empty());
+        told.extend(own.map(|(id, container)| (id.clone(), container.told.clone())));
+        let mut doubtful = self.remembered_doubtful.clone();
+        doubtful
+            .extend(self.containers.iter().filter(|(_, container)| container.is_doubtful()).map(|(id, _)| id.clone()));
+        Remembered { promises: self.promises.clone(), version: self.version.clone(), claims, told, doubtful }
+    }
+
+    /// Who else sets cpusets here, in a sentence. The agent is not the second writer: it moves nothing then, and holds
+    /// what it pinned.
+    #[must_use]
+    pub fn rival(&self) -> Option<&str> {
+        self.containers.values().find_map(|container| container.foreign.as_deref())
     }
 
     /// CPUs that claims keep from the shared pool.

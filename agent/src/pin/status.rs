@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use fairlead_crds::conditions::Wanted;
 use fairlead_crds::keys::{condition, reason};
 use fairlead_crds::node_placement::{ObservedContainer, PinState};
+use fairlead_topology::CpuMask;
 
 use super::{Container, Finding, Link, Place, State};
 
@@ -119,6 +120,9 @@ fn judged(state: &State, container: &Container) -> Option<(PinState, String)> {
     if !promised && container.claim.is_none() {
         return None;
     }
+    if !container.created {
+        return Some((PinState::Pending, String::new()));
+    }
     let wanted = container.claim.as_ref().map(super::Claim::place);
     let as_wanted =
         wanted.as_ref().is_some_and(|wanted| container.runs.as_ref().is_some_and(|runs| runs.satisfies(wanted)));
@@ -137,6 +141,9 @@ fn judged(state: &State, container: &Container) -> Option<(PinState, String)> {
 }
 
 fn line(state: &State, container: &Container, pin: PinState, message: &str) -> ObservedContainer {
+    if pin == PinState::Pending {
+        return pending(&container.seen.pod_uid, &container.seen.name);
+    }
     let everywhere =
         Place { cpus: state.cores.usable.clone(), memory_nodes: state.cores.memory_nodes.clone(), unlimited: false };
     let runs = container.runs.as_ref().unwrap_or(&everywhere);
@@ -181,6 +188,14 @@ fn not_as_promised(containers: &[ObservedContainer]) -> Option<Wanted> {
     Some(wanted(Some(false), NOT_AS_PROMISED, &message))
 }
 
+/// Why a container of nobody's runs where others have their own CPUs, unless it is about to leave them.
+fn stuck(state: &State, container: &Container, held: &CpuMask) -> Option<String> {
+    let on = container.runs.as_ref().map_or(&state.cores.usable, |runs| &runs.cpus).intersect(held);
+    let beside =
+        state.rival().filter(|_| !on.is_empty()).map(|rival| format!("it runs on CPUs {on} of others: {rival}"));
+    container.refused.clone().or(beside)
+}
+
 fn pinned(state: &State, containers: &[ObservedContainer]) -> Wanted {
     if state.link == Link::Down {
         return wanted(None, RUNTIME_AWAY, "the container runtime does not tell what runs");
@@ -188,11 +203,12 @@ fn pinned(state: &State, containers: &[ObservedContainer]) -> Wanted {
     if let Some(wrong) = not_as_promised(containers) {
         return wrong;
     }
+    let held = state.held();
     let stuck: Vec<String> = state
         .containers
         .values()
-        .filter(|c| c.claim.is_none())
-        .filter_map(|c| Some(format!("{}: {}", c.seen.title(), c.refused.as_ref()?)))
+        .filter(|container| container.created && container.claim.is_none())
+        .filter_map(|container| Some(format!("{}: {}", container.seen.title(), stuck(state, container, &held)?)))
         .collect();
     if !stuck.is_empty() {
         let named = stuck.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join("; ");

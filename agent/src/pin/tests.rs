@@ -194,3 +194,73 @@ fn a_claim_outlives_everything_but_its_container() {
     let (state, _) = step(state, 0, Event::Gone("id-a".into()));
     assert_eq!(state.pool().to_string(), "0-7");
 }
+
+/// I8: CPUs of others that went offline leave less to share, and take nothing from who runs on its own.
+#[test]
+fn a_restart_with_cpus_offline_unpins_nobody() {
+    let place = Place { cpus: mask("0-3"), memory_nodes: mask("0"), unlimited: true };
+    let list = || Event::Synchronized(vec![Seen { runs: Some(place.clone()), ..seen("a", true) }]);
+    let mut events = vec![Event::Machine(cores("0-7")), promises(&[("a", promise("0-3"))]), list()];
+    let remembered = after(events.clone()).0.to_remember();
+    events[0] = Event::Machine(cores("0-3"));
+    let by_promise = after(events).0;
+    let by_checkpoint = after(vec![Event::Machine(cores("0-3")), Event::Remembered(remembered), list()]).0;
+    for state in [by_promise, by_checkpoint] {
+        assert_eq!(state.containers["id-a"].claim.as_ref().map(|claim| claim.cpus.clone()), Some(mask("0-3")));
+    }
+}
+
+/// It names the CPUs of the shared pool, on which its container runs like any other.
+#[test]
+fn a_forged_annotation_does_not_take_the_pool() {
+    let pool = Place { cpus: mask("0-5"), memory_nodes: mask("0-1"), unlimited: true };
+    let runs = |pod: &str, placed| Seen { runs: Some(pool.clone()), ..seen(pod, placed) };
+    let forged = Seen { annotated: Some(pool.clone()), ..runs("a", true) };
+    let list = Event::Synchronized(vec![forged.clone(), runs("b", false)]);
+    let (state, _) = after(vec![Event::Machine(cores("0-7")), list]);
+    assert!(state.containers["id-a"].claim.is_none());
+    // Alone there, but this agent remembers that it put it into the pool.
+    let told = [("id-a".to_owned(), vec![Place { unlimited: false, ..pool.clone() }])].into();
+    let remembered = super::Remembered { told, ..super::Remembered::default() };
+    let list = Event::Synchronized(vec![forged]);
+    let (state, _) = after(vec![Event::Machine(cores("0-7")), Event::Remembered(remembered), list]);
+    assert!(state.containers["id-a"].claim.is_none());
+}
+
+#[test]
+fn tries_that_came_to_nothing_take_no_memory() {
+    let mut events = ready("0-7");
+    for number in 0..50 {
+        let seen = Seen { id: format!("try-{number}"), ..seen("a", false) };
+        events.push(Event::Create { call: number, seen, until_ms: 1_500 });
+    }
+    assert_eq!(after(events).0.containers.len(), 1);
+}
+
+/// Not in the list, because the connection was lost in the middle of its creation.
+#[test]
+fn a_container_that_nobody_was_asked_about_is_taken_over() {
+    let place = Place { cpus: mask("2-3"), memory_nodes: mask("0"), unlimited: true };
+    let mut events = ready("0-7");
+    events.extend([promises(&[("a", promise("2-3"))]), Event::Created(Seen { runs: Some(place), ..seen("a", true) })]);
+    let (state, _) = after(events);
+    assert!(state.containers["id-a"].claim.is_some() && state.rival().is_none());
+}
+
+/// Cpusets of this agent's own are remembered by container; any other is another writer's, until its container is gone.
+#[test]
+fn another_writers_container_is_left_where_it_is() {
+    let at = |cpus: &str| Place { cpus: mask(cpus), memory_nodes: mask("0-1"), unlimited: false };
+    let list = || Event::Synchronized(vec![Seen { runs: Some(at("0-1")), ..seen("a", false) }]);
+    let told = [("id-a".to_owned(), vec![at("0-1")])].into();
+    let remembered = super::Remembered { told, ..super::Remembered::default() };
+    let own = after(vec![Event::Machine(cores("0-7")), Event::Remembered(remembered), list()]);
+    assert!(own.0.rival().is_none() && own.1.contains(&Request::UpdateContainers(vec![("id-a".into(), at("0-7"))])));
+
+    let mut events = vec![Event::Machine(cores("0-7")), list(), Event::Lost, list()];
+    let (state, requests) = after(events.clone());
+    assert!(state.rival().is_some_and(|rival| rival.starts_with("ns/a/c was given CPUs 0-1")));
+    assert_eq!(requests, [Request::Remember]);
+    events.push(Event::Gone("id-a".into()));
+    assert!(after(events).0.rival().is_none());
+}

@@ -1,5 +1,6 @@
 //! Which policies the node's kubelet runs with, from its configuration and its state files.
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -11,8 +12,8 @@ const NONE: &str = "none";
 /// The files.
 #[derive(Debug, Clone)]
 pub struct KubeletFiles {
-    /// `KubeletConfiguration`.
-    pub config: PathBuf,
+    /// `KubeletConfiguration`; none where the distribution has no such file.
+    pub config: Option<PathBuf>,
     /// The CPU manager's state.
     pub cpu_state: PathBuf,
     /// The memory manager's state.
@@ -26,6 +27,8 @@ pub struct KubeletPolicies {
     pub cpu: Option<String>,
     /// Of the memory manager, if any file tells.
     pub memory: Option<String>,
+    /// A file is not the kubelet's any more, so its policy may be another by now.
+    pub replaced: bool,
     /// Why files could not be read.
     pub problems: Vec<String>,
 }
@@ -37,6 +40,8 @@ enum FileError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{}: {bytes} bytes are too many", path.display())]
     TooLong { path: PathBuf, bytes: u64 },
+    #[error("{}: the kubelet has replaced it since it was mounted: restart the agent's pod", path.display())]
+    Replaced { path: PathBuf },
     #[error("{}: {message}", path.display())]
     Parse { path: PathBuf, message: String },
 }
@@ -58,21 +63,14 @@ impl KubeletPolicies {
     /// Reads the files. Blocks for a moment.
     #[must_use]
     pub fn read(files: &KubeletFiles) -> Self {
-        let mut problems = Vec::new();
-        let mut note = |error: FileError| problems.push(error.to_string());
-        let config = text(&files.config).and_then(|text| {
-            let parsed = serde_saphyr::from_str::<Config>(&text);
-            parsed.map_err(|error| FileError::Parse { path: files.config.clone(), message: error.to_string() })
-        });
-        let config = config.map_err(&mut note).ok();
-        let mut state = |path: &PathBuf| {
-            let parsed = text(path).and_then(|text| {
-                let parsed = serde_json::from_str::<ManagerState>(&text);
-                parsed.map_err(|error| FileError::Parse { path: path.clone(), message: error.to_string() })
-            });
-            parsed.map_err(&mut note).ok().map(|state| state.policy_name)
+        let (mut problems, mut replaced) = (Vec::new(), false);
+        let mut note = |error: FileError| {
+            replaced |= matches!(error, FileError::Replaced { .. });
+            problems.push(error.to_string());
         };
-        let (cpu_state, memory_state) = (state(&files.cpu_state), state(&files.memory_state));
+        let config = files.config.as_ref().and_then(|path| config(path).map_err(&mut note).ok());
+        let cpu_state = policy_in_force(&files.cpu_state).map_err(&mut note).ok();
+        let memory_state = policy_in_force(&files.memory_state).map_err(&mut note).ok();
         let configured =
             |policy: Option<String>| policy.filter(|policy| !policy.is_empty()).unwrap_or_else(|| NONE.to_owned());
         let (cpu, memory) = match config {
@@ -81,7 +79,7 @@ impl KubeletPolicies {
             }
             None => (None, None),
         };
-        Self { cpu: stricter(cpu, cpu_state), memory: stricter(memory, memory_state), problems }
+        Self { cpu: stricter(cpu, cpu_state), memory: stricter(memory, memory_state), replaced, problems }
     }
 
     /// The policy under which the kubelet itself writes cpusets.
@@ -96,7 +94,7 @@ impl KubeletPolicies {
     /// a kubelet that was never given a policy has no state file of it.
     #[must_use]
     pub fn known(&self) -> bool {
-        self.cpu.is_some()
+        self.cpu.is_some() && !self.replaced
     }
 }
 
@@ -107,11 +105,28 @@ fn stricter(configured: Option<String>, in_force: Option<String>) -> Option<Stri
     in_force.clone().filter(writes).or_else(|| configured.clone().filter(writes)).or(in_force).or(configured)
 }
 
-fn text(path: &PathBuf) -> Result<String, FileError> {
-    let failed = |source| FileError::Read { path: path.clone(), source };
-    let bytes = std::fs::metadata(path).map_err(failed)?.len();
+fn config(path: &Path) -> Result<Config, FileError> {
+    let parsed = serde_saphyr::from_str::<Config>(&text(path)?);
+    parsed.map_err(|error| FileError::Parse { path: path.to_owned(), message: error.to_string() })
+}
+
+fn policy_in_force(path: &Path) -> Result<String, FileError> {
+    let parsed = serde_json::from_str::<ManagerState>(&text(path)?);
+    let state = parsed.map_err(|error| FileError::Parse { path: path.to_owned(), message: error.to_string() })?;
+    Ok(state.policy_name)
+}
+
+fn text(path: &Path) -> Result<String, FileError> {
+    let failed = |source| FileError::Read { path: path.to_owned(), source };
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    // Each file is mounted by itself, and a kubelet writes by renaming a fresh one over it: the mount keeps the old one,
+    // which has no name any more.
+    if metadata.nlink() == 0 {
+        return Err(FileError::Replaced { path: path.to_owned() });
+    }
+    let bytes = metadata.len();
     if bytes > FILE_BYTES_MAX {
-        return Err(FileError::TooLong { path: path.clone(), bytes });
+        return Err(FileError::TooLong { path: path.to_owned(), bytes });
     }
     std::fs::read_to_string(path).map_err(failed)
 }
@@ -130,7 +145,7 @@ mod tests {
             path
         };
         let files = KubeletFiles {
-            config: file("config.yaml", config),
+            config: config.map(|text| file("config.yaml", Some(text))),
             cpu_state: file("cpu_manager_state", cpu),
             memory_state: file("memory_manager_state", memory),
         };
@@ -168,12 +183,37 @@ mod tests {
     fn unreadable_files_are_named_and_known_to_nobody() {
         let policies = read(None, Some("{\"policyName\": 7}"), None);
         assert!(!policies.known());
-        assert_eq!(policies.problems.len(), 3);
+        assert_eq!(policies.problems.len(), 2);
         assert!(
             policies.problems.iter().any(|problem| problem.contains("cpu_manager_state: invalid type")),
             "{policies:?}"
         );
         let long = " ".repeat(2 << 20);
         assert!(read(Some(&long), None, None).problems[0].contains("2097152 bytes"));
+    }
+
+    /// As a mount of the file alone keeps it.
+    #[test]
+    fn a_file_that_was_replaced_tells_nothing() {
+        use std::os::fd::AsRawFd as _;
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            dir.path().join(name)
+        };
+        let state = file("cpu_manager_state", NONE_STATE);
+        let mounted = std::fs::File::open(&state).unwrap();
+        let files = KubeletFiles {
+            config: Some(file("config.yaml", KIND)),
+            cpu_state: PathBuf::from(format!("/proc/self/fd/{}", mounted.as_raw_fd())),
+            memory_state: dir.path().join("none"),
+        };
+        assert!(KubeletPolicies::read(&files).known());
+        let fresh = file("fresh", &NONE_STATE.replace("none", "static"));
+        std::fs::rename(fresh, &state).unwrap();
+        let policies = KubeletPolicies::read(&files);
+        assert!(!policies.known(), "{policies:?}");
+        assert!(policies.problems[0].ends_with("restart the agent's pod"), "{policies:?}");
     }
 }

@@ -6,6 +6,7 @@ mod checkpoint;
 mod kubelet;
 mod pinning;
 mod session;
+mod threads;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use fairlead_crds::node_topology::Pinning;
 use fairlead_runtime::{Backoff, Pulse, causes};
+use fairlead_topology::CpuMask;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -74,6 +76,8 @@ pub struct Setup {
 pub struct Inputs {
     /// The machine; none until it was read.
     pub cores: Option<Cores>,
+    /// It is the machine that this process runs on, not a simulated one.
+    pub is_live: bool,
     /// What the NodePlacement promises; none until it was listed.
     pub promises: Option<(Version, Promises)>,
 }
@@ -114,6 +118,9 @@ pub struct Pinner {
     report_at: Option<Instant>,
     is_saving: bool,
     save_again: bool,
+    is_live: bool,
+    /// CPUs that this process was last told to keep to.
+    confined_to: CpuMask,
 }
 
 impl Pinner {
@@ -152,6 +159,8 @@ impl Pinner {
             report_at: Some(now),
             is_saving: false,
             save_again: false,
+            is_live: false,
+            confined_to: CpuMask::new(),
         }
     }
 
@@ -203,6 +212,7 @@ impl Pinner {
 
     async fn take_inputs(&mut self) {
         let inputs = self.inputs.borrow_and_update().clone();
+        self.is_live = inputs.is_live;
         if let Some(cores) = inputs.cores
             && self.state.lock().cores != cores
         {
@@ -241,7 +251,10 @@ impl Pinner {
                 let until_ms = u64::try_from((until - self.began).as_millis()).unwrap_or(u64::MAX);
                 Event::Create { call, seen, until_ms }
             }
-            Heard::Update { call, seen } => Event::Update { call, seen },
+            Heard::Created(seen) => Event::Created(seen),
+            Heard::Started(id) => Event::Started(id),
+            Heard::Update { call, seen, asked } => Event::Update { call, seen, asked },
+            Heard::Changed(seen) => Event::Changed(seen),
             Heard::Gone(id) => Event::Gone(id),
             Heard::PodGone(id) => Event::PodGone(id),
             Heard::Updated(refused) => Event::Updated(refused),
@@ -408,10 +421,27 @@ impl Pinner {
                 Err(error) => self.lose(&error),
             }
         }
+        self.keep_off();
         if self.report_at.is_some_and(|at| Instant::now() >= at) {
             self.report_at = None;
             self.tell();
         }
+    }
+
+    /// This process is a container of nobody's too, though no cgroup tells it: see [`threads`].
+    fn keep_off(&mut self) {
+        let cpus = {
+            let state = self.state.lock();
+            let pool = state.pool();
+            if self.situation.was_there && !pool.is_empty() { pool } else { state.cores.usable.clone() }
+        };
+        if !self.is_live || cpus.is_empty() || cpus == self.confined_to {
+            return;
+        }
+        if let Err(error) = threads::confine(&cpus) {
+            tracing::warn!(%error, %cpus, "The agent itself runs on CPUs that are not its own");
+        }
+        self.confined_to = cpus;
     }
 
     async fn look(&mut self) {
@@ -450,7 +480,7 @@ impl Pinner {
     fn tell(&mut self) {
         let observed = {
             let state = self.state.lock();
-            self.situation.rival.clone_from(&state.rival);
+            self.situation.rival = state.rival().map(str::to_owned);
             (!state.cores.usable.is_empty()).then(|| observed(&state))
         };
         let away = self.away_since.elapsed();

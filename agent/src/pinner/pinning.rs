@@ -141,7 +141,8 @@ mod tests {
     use super::*;
 
     fn ready() -> Situation {
-        let kubelet = KubeletPolicies { cpu: Some("none".into()), memory: None, problems: vec!["x".into()] };
+        let kubelet =
+            KubeletPolicies { cpu: Some("none".into()), memory: None, replaced: false, problems: vec!["x".into()] };
         Situation {
             kubelet: Some(kubelet),
             lock: Lock::Held,
@@ -216,6 +217,7 @@ mod tests {
         assert_eq!(of(stat), observe("KubeletStaticPolicy"));
         assert_eq!(of(|s| s.kubelet.as_mut().unwrap().memory = Some("Static".into())), observe("KubeletStaticPolicy"));
         assert_eq!(of(|s| s.kubelet.as_mut().unwrap().cpu = None), observe("KubeletUnknown"));
+        assert_eq!(of(|s| s.kubelet.as_mut().unwrap().replaced = true), observe("KubeletUnknown"));
         assert_eq!(of(|s| s.lock = Lock::Taken("x".into())), observe("SecondAgent"));
         assert_eq!(of(|s| s.lock = Lock::Unusable("x".into())), observe("CheckpointUnusable"));
         assert_eq!(of(|s| s.rival = Some("x".into())), observe("OtherCpusetWriter"));

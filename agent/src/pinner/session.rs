@@ -51,13 +51,21 @@ pub enum Heard {
         /// Answered by then.
         until: Instant,
     },
+    /// The runtime has it now.
+    Created(Seen),
+    /// It runs.
+    Started(String),
     /// Its resources are about to change.
     Update {
         /// Number of the call.
         call: u32,
         /// The container.
         seen: Seen,
+        /// CPUs and memory nodes that it is to get, where any are named.
+        asked: Option<Place>,
     },
+    /// They were changed.
+    Changed(Seen),
     /// A container has ended or is gone.
     Gone(String),
     /// A pod is gone.
@@ -150,9 +158,21 @@ impl Session {
                 let until = received + ANSWER_LIMIT.min(limit.unwrap_or(self.request_limit) * 3 / 4);
                 return Ok(Heard::Create { call: stream, seen, until });
             }
-            Call::Update(seen) => {
+            Call::Update(seen, asked) => {
                 self.received.insert(stream, received);
-                return Ok(Heard::Update { call: stream, seen });
+                return Ok(Heard::Update { call: stream, seen, asked });
+            }
+            Call::Created(seen) => {
+                self.connection.answer(stream, &Empty {}).await?;
+                return Ok(Heard::Created(seen));
+            }
+            Call::Started(id) => {
+                self.connection.answer(stream, &Empty {}).await?;
+                return Ok(Heard::Started(id));
+            }
+            Call::Changed(seen) => {
+                self.connection.answer(stream, &Empty {}).await?;
+                return Ok(Heard::Changed(seen));
             }
             Call::Stopped(id) => {
                 self.connection.answer(stream, &ContainerUpdates::default()).await?;
@@ -201,7 +221,10 @@ impl Session {
         self.runtime = Some(format!("{} {}", request.runtime_name, request.runtime_version).trim().to_owned());
         let wanted = [
             event::CREATE_CONTAINER,
+            event::POST_CREATE_CONTAINER,
+            event::POST_START_CONTAINER,
             event::UPDATE_CONTAINER,
+            event::POST_UPDATE_CONTAINER,
             event::STOP_CONTAINER,
             event::REMOVE_CONTAINER,
             event::REMOVE_POD_SANDBOX,

@@ -152,7 +152,7 @@ impl Node {
     /// One more agent on this node.
     pub fn second(&self) -> Agent {
         let promises = self.listed.then(|| promises_of(Some(&self.placement())));
-        let (inputs, seen) = watch::channel(Inputs { cores: Some(self.cores.clone()), promises });
+        let (inputs, seen) = watch::channel(Inputs { cores: Some(self.cores.clone()), is_live: false, promises });
         let (report, told) = watch::channel(Report::default());
         let (page, counters) = metrics::page();
         let metrics = counters.pinning.clone();
@@ -161,7 +161,7 @@ impl Node {
             socket: file("nri.sock"),
             checkpoint: Checkpoint::new(&file("checkpoint"), "n1"),
             kubelet: KubeletFiles {
-                config: file("config.yaml"),
+                config: Some(file("config.yaml")),
                 cpu_state: file("cpu_manager_state"),
                 memory_state: file("memory_manager_state"),
             },
@@ -249,7 +249,7 @@ impl Node {
             let since = Instant::now();
             while !holds(self) {
                 assert!(
-                    since.elapsed() < Duration::from_secs(12),
+                    since.elapsed() < Duration::from_secs(90),
                     "{place}: {:?} {:?}",
                     self.pinning(),
                     self.observed()
