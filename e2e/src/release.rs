@@ -18,7 +18,10 @@ pub const MACHINES: &str = "simulated-machines";
 pub fn values(bed: &Bed) -> Value {
     let queues: Vec<String> = bed.redis.iter().map(crate::redis::Redis::address).collect();
     json!({
-        "agent": { "simulatedMachines": { "configMapName": MACHINES } },
+        "agent": {
+            "simulatedMachines": { "configMapName": MACHINES },
+            "kubelet": { "configFile": "/var/lib/kubelet/config.yaml" },
+        },
         "operator": { "queueAllow": queues },
     })
 }

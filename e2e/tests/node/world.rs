@@ -91,7 +91,10 @@ impl World {
     pub async fn install(&self) -> Result<()> {
         let here = json!({ SHAPE_LABEL: SINGLE.name });
         let values = json!({
-            "agent": { "nodeSelector": { "kubernetes.io/hostname": NODE } },
+            "agent": {
+                "nodeSelector": { "kubernetes.io/hostname": NODE },
+                "kubelet": { "configFile": "/var/lib/kubelet/config.yaml" },
+            },
             "scheduler": { "replicas": 1 },
             "operator": { "replicas": 1 },
             "nodeSelector": here,
