@@ -145,7 +145,7 @@ impl Binder {
     async fn run(&self, args: BindingArgs, told: oneshot::Sender<Result<(), BindRefusal>>) {
         let begun = Instant::now();
         let answer = match request(&args) {
-            Ok(request) => self.drive(request).await,
+            Ok(request) => Box::pin(self.drive(request)).await,
             Err(refusal) => Err(refusal),
         };
         let BindingArgs { pod_name: pod, pod_namespace: namespace, pod_uid, node } = args;

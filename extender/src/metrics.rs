@@ -103,6 +103,7 @@ pub struct ExtenderMetrics {
 
 impl ExtenderMetrics {
     /// Adds the counters to the process's page.
+    #[allow(clippy::too_many_lines, reason = "a table, one entry for each counter")]
     pub fn register(metrics: &mut Metrics) -> Self {
         Self {
             requests: metrics.register_with_unit(
