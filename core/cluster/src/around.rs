@@ -77,7 +77,7 @@ impl Snapshot {
             namespace: namespace.clone(),
             pool: pool.cloned(),
             near: wish.near.value.clone(),
-            devices: pod.wants_devices_near().then(|| pod.devices.clone()).unwrap_or_default(),
+            devices: if pod.wants_devices_near() { pod.devices.clone() } else { Vec::new() },
             likes: wish.likes.value.clone(),
             dislikes: wish.dislikes.value.clone(),
         })
