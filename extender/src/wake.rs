@@ -57,13 +57,13 @@ struct Round {
 
 impl Round {
     /// One look, for at most `pods_max` pods; true if it ended at a limit and the next one goes on.
-    fn look(&mut self, now: Arc<Snapshot>, pods_max: usize) -> (Vec<Awaited>, bool) {
+    fn look(&mut self, now: &Arc<Snapshot>, pods_max: usize) -> (Vec<Awaited>, bool) {
         if pods_max == 0 {
             return (Vec::new(), true);
         }
         let (begun, behind) = match self.under_way.take() {
             Some((begun, behind)) => (begun, Some(behind)),
-            None => (now.clone(), None),
+            None => (Arc::clone(now), None),
         };
         let look = now.awaited(&self.before, behind.as_ref(), pods_max);
         let cut = look.ended_at.is_some();
@@ -104,7 +104,7 @@ impl Waker {
             }
             // Those that had their turn once make room for those that had none.
             let unwoken = sleepers.iter().filter(|sleeper| sleeper.tries == 0).count();
-            let (found, cut) = round.look(self.courier.snapshot(), PODS_MAX.saturating_sub(unwoken));
+            let (found, cut) = round.look(&self.courier.snapshot(), PODS_MAX.saturating_sub(unwoken));
             if cut {
                 self.metrics.wake_looks_cut.inc();
             }

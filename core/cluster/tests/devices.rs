@@ -44,7 +44,7 @@ fn claim(name: &str, device: Option<&str>) -> ResourceClaim {
     .unwrap()
 }
 
-fn slice(node: &str, generation: i64, devices: Value) -> ResourceSlice {
+fn slice(node: &str, generation: i64, devices: &Value) -> ResourceSlice {
     serde_json::from_value(json!({
         "metadata": {"name": format!("{node}-{generation}")},
         "spec": {
@@ -111,7 +111,7 @@ fn claims_have_the_names_that_the_pod_or_its_status_gives_them() {
 #[test]
 fn a_device_is_found_by_its_address_or_else_by_its_numa_node() {
     let near =
-        |attributes: Value| known(Some("g"), &[slice("n1", 1, json!([{"name": "g", "attributes": attributes}]))]);
+        |attributes: Value| known(Some("g"), &[slice("n1", 1, &json!([{"name": "g", "attributes": attributes}]))]);
     let (pci, numa) = ("resource.kubernetes.io/pciBusID", "resource.kubernetes.io/numaNode");
     assert_eq!(near(json!({pci: {"string": "0000:8A:00.0"}})).as_deref(), Ok("4-7"));
     assert_eq!(near(json!({pci: {"string": "0000:8a:00.0"}, numa: {"int": 0}})).as_deref(), Ok("4-7"));
@@ -132,7 +132,7 @@ fn a_device_is_found_by_its_address_or_else_by_its_numa_node() {
 
 #[test]
 fn what_is_not_known_of_a_claim_has_a_name() {
-    let here = slice("n1", 3, at("g", "0000:8a:00.0"));
+    let here = slice("n1", 3, &at("g", "0000:8a:00.0"));
     assert_eq!(known(Some("g"), std::slice::from_ref(&here)).as_deref(), Ok("4-7"));
     assert_eq!(known(None, std::slice::from_ref(&here)), Err(Unlocated::ClaimUnallocated));
     assert_eq!(known(Some("other"), std::slice::from_ref(&here)), Err(Unlocated::Unlisted));
@@ -141,9 +141,9 @@ fn what_is_not_known_of_a_claim_has_a_name() {
     elsewhere.spec.node_name = Some("n2".into());
     assert_eq!(known(Some("g"), &[elsewhere]), Err(Unlocated::OnAnotherNode { node: "n2".into() }));
     // Of a pool that is being published anew the old slices may still be there.
-    let old = slice("n1", 2, at("g", "0000:0a:00.0"));
+    let old = slice("n1", 2, &at("g", "0000:0a:00.0"));
     assert_eq!(known(Some("g"), &[here.clone(), old.clone()]).as_deref(), Ok("4-7"));
-    assert_eq!(known(Some("g"), &[old, slice("n1", 4, json!([]))]), Err(Unlocated::Unlisted));
+    assert_eq!(known(Some("g"), &[old, slice("n1", 4, &json!([]))]), Err(Unlocated::Unlisted));
     let gone = claimed_devices(&gpu_pod(&Like::default()), &[], &[here]);
     assert_eq!((gone.len(), &gone[0].location), (1, &Err(Unlocated::ClaimMissing)));
     let unpublished = model(vec![node("n1")], vec![], vec![]).snapshot();
@@ -161,7 +161,7 @@ fn what_is_allocated_for_administration_is_nobodys_device() {
     let mut watching = claim("mine", Some("g"));
     let results = watching.status.as_mut().unwrap().allocation.as_mut().unwrap().devices.as_mut().unwrap();
     results.results.as_mut().unwrap()[0].admin_access = Some(true);
-    let slices = [slice("n1", 1, at("g", "0000:8a:00.0"))];
+    let slices = [slice("n1", 1, &at("g", "0000:8a:00.0"))];
     assert_eq!(claimed_devices(&gpu_pod(&Like::default()), &[watching], &slices), []);
 }
 
@@ -171,7 +171,7 @@ fn a_hundred_and_twenty_eight_claims_are_all_looked_up() {
     let entries: Vec<Value> = names.iter().map(|name| json!({"name": name, "resourceClaimName": name})).collect();
     let claims: Vec<ResourceClaim> = names.iter().map(|name| claim(name, Some(name))).collect();
     let device = |name: &String| at(name, "0000:8a:00.0")[0].clone();
-    let slices = [slice("n1", 1, names.iter().map(device).collect())];
+    let slices = [slice("n1", 1, &names.iter().map(device).collect())];
     let devices = claimed_devices(&claiming(&Like::default(), json!(entries), json!([])), &claims, &slices);
     let snapshot = with_devices().snapshot();
     assert_eq!(devices.iter().filter(|device| device.cpus_on(&n1(&snapshot)).is_ok()).count(), 128);
@@ -206,7 +206,7 @@ proptest! {
         let mut by_claim = snapshot.wish_of(&gpu_pod(&like(&[])));
         let blind = by_claim.clone();
         by_claim.devices =
-            claimed_devices(&gpu_pod(&like(&[])), &[claim("mine", Some("g"))], &[slice("n1", 1, at("g", address))]);
+            claimed_devices(&gpu_pod(&like(&[])), &[claim("mine", Some("g"))], &[slice("n1", 1, &at("g", address))]);
         let wish: &'static [_] = if second { &[("near", "0000:8a:00.0")] } else { &[("near", "0000:0a:00.0")] };
         let by_address = snapshot.wish_of(&pod("p", &like(wish)));
         prop_assert_eq!(snapshot.around("n1", &by_claim), snapshot.around("n1", &by_address));
