@@ -112,11 +112,11 @@ fn resident_kib() -> f64 {
 fn show_machine() {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let cpus = read("/proc/cpuinfo");
-    let models = cpus.lines().filter_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1));
+    let mut models = cpus.lines().filter_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1));
     println!(
         "machine: {} × {}; load average {}",
         models.clone().count(),
-        models.last().unwrap_or("unknown CPU"),
+        models.next().unwrap_or("unknown CPU"),
         read("/proc/loadavg").trim()
     );
 }
