@@ -1,8 +1,9 @@
 //! One bind, without I/O: read, reserve, bind, and after a failure take the reservation back.
+use crate::keep::{may_renew, serves};
 pub use crate::wire::{BindError, BindOutcome, BindRequest, Event, PatchOutcome, Request, TouchOutcome, Withdrawal};
 use crate::{Held, reservation::PodRef};
 use crate::{PlacementFacts, PlacementRead, PodFacts, PodRead, Reason, Reservation, Room, withdraw};
-use fairlead_topology::{CpuClass, CpuRequest, HugePageNeed, Machine, Verdict, choose};
+use fairlead_topology::{CpuRequest, Machine, Verdict, choose};
 
 /// So many times it is tried anew after a conflict or a lost answer.
 pub const MAX_ROUNDS: u8 = 8;
@@ -60,10 +61,10 @@ struct Job {
 
 /// What the attempt rests on: the version of the pod, and what that version asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Pinned {
-    resource_version: String,
-    wanted: CpuRequest,
-    shared_milli: u64,
+pub(crate) struct Pinned {
+    pub(crate) resource_version: String,
+    pub(crate) wanted: CpuRequest,
+    pub(crate) shared_milli: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -265,7 +266,7 @@ impl State {
             // Bound by another attempt meanwhile. Promised anew, it could get other CPUs than it runs on.
             PlacementRead::Found(facts) if facts.is_carried_by(&job.request.pod.uid) => self.retry_pod(job, CONTENDED),
             // Promised for another wish. A Binding that carries those CPUs may be under way: it is made to fail first.
-            PlacementRead::Found(facts) if own(job, facts).is_some_and(|(_, held)| !serves(held, pinned)) => {
+            PlacementRead::Found(facts) if own(job, facts).is_some_and(|(_, held)| !serves(held, pinned, facts)) => {
                 self.free_former(job, pinned, fresh)
             }
             PlacementRead::Found(facts) => match promise(job, pinned, facts) {
@@ -447,7 +448,7 @@ fn restores(
     listed.split_off(before)
 }
 
-fn room(machine: &Machine, pinned: &Pinned, facts: &PlacementFacts, own: &str) -> Result<Room, Reason> {
+pub(crate) fn room(machine: &Machine, pinned: &Pinned, facts: &PlacementFacts, own: &str) -> Result<Room, Reason> {
     let room = Room::of(machine, &facts.reservations, &facts.beside, own, pinned.shared_milli);
     room.map_err(|_| Reason::NodeDistrusted)
 }
@@ -459,36 +460,6 @@ fn admits(pinned: &Pinned, facts: &PlacementFacts, own: &str) -> Result<(), Reas
         Ok(room) if room.shared_reserve > room.pool_cpus(machine) => Err(Reason::SharedPoolTooSmall),
         _ => Ok(()),
     }
-}
-
-/// Whether the pod may keep what it holds: nobody else holds a part of it, by a reservation or without one, and what is
-/// left is enough for the shared pool.
-fn may_renew(machine: &Machine, held: &Reservation, pinned: &Pinned, facts: &PlacementFacts) -> Result<(), Reason> {
-    Held::of(machine, &facts.reservations).map_err(|_| Reason::NodeDistrusted)?;
-    let room = room(machine, pinned, facts, &held.pod.uid)?;
-    if !held.cpus.is_subset(&room.cpus) {
-        return Err(Reason::NodeDistrusted);
-    }
-    let memory = |(node, bytes): &(u32, u64)| {
-        let free = machine.numa_index(*node).and_then(|index| room.memory_bytes.get(index));
-        free.is_some_and(|free| bytes <= free)
-    };
-    if !held.memory.iter().all(memory) {
-        return Err(Reason::NotEnoughNumaMemory);
-    }
-    let spare = room.cpus.subtract(&held.cpus).subtract(machine.isolated()).len();
-    if spare < room.shared_reserve { Err(Reason::SharedPoolTooSmall) } else { Ok(()) }
-}
-
-fn serves(held: &Reservation, pinned: &Pinned) -> bool {
-    let wanted = &pinned.wanted;
-    let asked = wanted.containers.iter().map(|container| (container.name.as_str(), container.cpus));
-    let huge_pages = held.huge_page_bytes();
-    let in_whole_pages = |need: &HugePageNeed| (need.page_bytes, need.whole_bytes());
-    held.containers.iter().map(|(name, cpus)| (name.as_str(), cpus.len())).eq(asked)
-        && held.memory_bytes() == wanted.memory_bytes
-        && huge_pages.into_iter().eq(wanted.huge_pages.iter().map(in_whole_pages).filter(|(_, bytes)| *bytes > 0))
-        && held.isolated == (wanted.wish.class == CpuClass::Isolated)
 }
 
 /// One step. An event that answers nothing asked for changes nothing.

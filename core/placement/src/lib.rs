@@ -21,6 +21,7 @@
 //!    alone is no promise: the agent runs no container of its own CPUs without the reservation.
 mod drift;
 mod facts;
+mod keep;
 mod life;
 mod reason;
 mod reservation;

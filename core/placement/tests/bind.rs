@@ -7,7 +7,8 @@ use fairlead_placement::{
     Beside, BindError, BindOutcome, BindRequest, Event, PatchOutcome, PlacementFacts, PlacementRead, PodFacts, PodRead,
     Promise, Reason, Request, TouchOutcome,
 };
-use support::{held, mask, placement, pod, waiting};
+use fairlead_topology::{CpuRequest, Packing, Threads, Wish};
+use support::{cpus, held, machine_of, mask, placement, pod, waiting};
 
 const NOW_MS: u64 = 1_000_000;
 
@@ -210,6 +211,25 @@ fn what_was_reserved_for_another_wish_is_freed_before_anything_else_is_promised(
     run.placement(5, Vec::new());
     assert_eq!(run.reserved(), (5, None, "0-2".into(), NOW_MS));
     run.tell(Event::Patched(PatchOutcome::Done { generation: 6 })).binds("8", Some("0-2"));
+}
+
+/// By an earlier wish one thread of each of two cores was reserved; what whole cores are is now as the wish says.
+#[test]
+fn what_the_wish_of_today_forbids_is_freed_and_what_it_only_prefers_otherwise_stays() {
+    let wishing = |wish: Wish| {
+        let exclusive = CpuRequest { wish, ..cpus(2) };
+        PodFacts { exclusive: Some(exclusive), ..waiting("u1", 2) }
+    };
+    let reserve = |wish: Wish| {
+        let mut run = Run::start(Some(wishing(wish)));
+        let mut facts = placement(4, 4, vec![held("u1", "1-2")]);
+        facts.machine = Ok(machine_of(2, 2));
+        run.tell(Event::Placement(PlacementRead::Found(facts)));
+        run
+    };
+    reserve(Wish { threads: Threads::WholeCores, ..Wish::default() }).reads_placement(true);
+    let kept = reserve(Wish { threads: Threads::Any, packing: Packing::Spread, ..Wish::default() });
+    assert_eq!(kept.reserved().2, "1-2");
 }
 
 #[test]

@@ -10,7 +10,13 @@ use std::sync::Arc;
 
 /// One package, one NUMA node of 1,000 bytes, so many cores of one thread.
 pub fn machine(cores: u32) -> Arc<Machine> {
-    let all: CpuMask = (0..cores).collect();
+    machine_of(cores, 1)
+}
+
+/// The same with so many threads a core; those of a core are neighbours.
+pub fn machine_of(cores: u32, threads: u32) -> Arc<Machine> {
+    let all: CpuMask = (0..cores * threads).collect();
+    let core = |id: u32| CoreDescription { id, cpus: (id * threads..(id + 1) * threads).collect() };
     let description = MachineDescription {
         packages: vec![PackageDescription { id: 0, cpus: all.clone() }],
         numa_nodes: vec![NumaDescription {
@@ -21,7 +27,7 @@ pub fn machine(cores: u32) -> Arc<Machine> {
             ..NumaDescription::default()
         }],
         l3_caches: Vec::new(),
-        cores: (0..cores).map(|id| CoreDescription { id, cpus: CpuMask::from_ids([id]) }).collect(),
+        cores: (0..cores).map(core).collect(),
         ..MachineDescription::default()
     };
     Arc::new(Machine::new(&description).unwrap())
