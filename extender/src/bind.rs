@@ -177,9 +177,6 @@ impl Binder {
             return Err(BindRefusal::OffDuty);
         }
         let pod = snapshot.pods.get(&request.pod.uid);
-        if let Some(refusal) = pod.and_then(|pod| snapshot.wish_of_view(pod).refusal) {
-            return Err(BindRefusal::Failed(BindError::Node(refusal.reason)));
-        }
         let pod = pod.map(|pod| snapshot.facts_of_view(pod));
         drop(snapshot);
         let (asking, node) = (request.pod.clone(), request.node.clone());

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use axum::body::Body;
 use http::Request;
 use serde_json::{Value, json};
-use support::api::Api;
+use support::api::{Api, placement_path, pod_path};
 use support::world::{SINGLE, TWO_SOCKETS, World, args, node_name, pod, reservation};
 use support::{House, LIMITS, text};
 
@@ -135,7 +135,11 @@ async fn a_pod_of_a_pool_whose_selector_is_not_known_is_refused_everywhere() {
     let mut pod = pod("p", "4");
     pod["metadata"]["ownerReferences"] = json!([{ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "picker-5d8f", "uid": "o", "controller": true }]);
     world.pods.push(pod.clone());
-    let house = House::new(world.model(), &Api::default());
+    let api = Api::default();
+    api.put(pod_path("p"), pod.clone());
+    // The second node that the world was given.
+    api.put(placement_path("big"), world.placements[1].clone());
+    let house = House::new(world.model(), &api);
     let text = "fairlead: WorkerPool of the pod has no readable status.selector";
     let (_, reply) = house.post("/filter", args(&pod, &["big"])).await;
     assert_eq!(parsed(&reply)["FailedAndUnresolvableNodes"], json!({ "big": text }));

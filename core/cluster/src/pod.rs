@@ -353,6 +353,7 @@ impl PodView {
             terminal: self.terminal,
             exclusive: wish.exclusive,
             may_hold: self.exclusive.is_some(),
+            refused: wish.refusal.map(|refusal| refusal.reason),
             shared_milli: wish.shared_milli,
         }
     }

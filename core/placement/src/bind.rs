@@ -171,12 +171,13 @@ impl State {
 
     fn on_start(&self, request: &BindRequest, pod: Option<&PodFacts>, now_ms: u64) -> (Self, Vec<Request>) {
         let job = Job { request: request.clone(), now_ms, rounds: 0, reserved: false, may_hold: true };
-        // A gate, another UID or an end seen by the watch may be old news or not yet the news: the live pod decides.
+        // A gate, a refusal, another UID or an end seen by the watch may be old news or not yet the news: the live pod decides.
         match pod {
             Some(facts)
                 if facts.uid == request.pod.uid
                     && facts.node.is_none()
-                    && !(facts.gated || facts.deleting || facts.terminal) =>
+                    && !(facts.gated || facts.deleting || facts.terminal)
+                    && facts.refused.is_none() =>
             {
                 self.on_bindable(job, facts)
             }
@@ -203,7 +204,10 @@ impl State {
             None if facts.deleting => self.fail(job, BindError::PodDeleting),
             // It was never un-gated, so nothing was ever reserved for it.
             None if facts.gated => self.answer(Err(BindError::PodGated)),
-            None => self.on_bindable(job.clone(), facts),
+            None => match facts.refused {
+                Some(reason) => self.fail(job, BindError::Node(reason)),
+                None => self.on_bindable(job.clone(), facts),
+            },
         }
     }
 

@@ -22,6 +22,8 @@ pub struct PodFacts {
     pub exclusive: Option<CpuRequest>,
     /// Its request alone would allow it CPUs of its own, whatever it wishes: by an earlier wish some may be held for it.
     pub may_hold: bool,
+    /// Why its wish cannot be granted anywhere, if so: it cannot be read, or contradicts its request.
+    pub refused: Option<Reason>,
     /// Milli-CPU of its request that stay in the shared pool.
     pub shared_milli: u64,
 }

@@ -232,6 +232,20 @@ fn what_the_wish_of_today_forbids_is_freed_and_what_it_only_prefers_otherwise_st
     assert_eq!(kept.reserved().2, "1-2");
 }
 
+/// The watch may show a wish that was mended since, and of a pod that it does not show yet the live one tells.
+#[test]
+fn a_pod_whose_wish_cannot_be_granted_is_judged_live_and_keeps_nothing() {
+    let refused = || PodFacts { exclusive: None, refused: Some(Reason::WishInvalid), ..waiting("u1", 2) };
+    let mut run = Run::start(Some(refused()));
+    run.reads_pod();
+    run.tell(found(PodFacts { may_hold: false, ..refused() })).answers(Err(BindError::Node(Reason::WishInvalid)));
+    let mut run = Run::start(Some(refused()));
+    run.tell(found(refused())).reads_placement(true);
+    run.placement(4, Vec::new()).answers(Err(BindError::Node(Reason::WishInvalid)));
+    let mut run = Run::start(None);
+    run.tell(found(waiting("u1", 2))).reads_placement(false);
+}
+
 #[test]
 fn a_pod_that_wishes_no_cpus_of_its_own_any_more_holds_none_when_it_is_bound() {
     let shared = || PodFacts { exclusive: None, ..waiting("u1", 2) };

@@ -341,6 +341,7 @@ impl Numbers {
             terminal: seen.terminal,
             exclusive: (seen.wish != 0).then_some(wanted),
             may_hold: true,
+            refused: None,
             shared_milli: 0,
         })
     }

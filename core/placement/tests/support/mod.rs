@@ -72,6 +72,7 @@ pub fn waiting(uid: &str, count: u32) -> PodFacts {
         terminal: false,
         exclusive: Some(cpus(count)),
         may_hold: true,
+        refused: None,
         shared_milli: 0,
     }
 }
