@@ -2,7 +2,8 @@
 //! those of each node together, while this process holds the Lease of the extender in use.
 //!
 //! Safety does not rest on the Lease: every freeing reads the live pod first and names the generation it rests on. The
-//! Lease only keeps the replicas from doing the same work and from spoiling each other's writes.
+//! Lease keeps the replicas from doing the same work and from spoiling each other's writes; behind a Service its holder also
+//! is the one that binds ([`crate::duty`]).
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -58,6 +58,10 @@ struct Round {
 impl Round {
     /// One look, for at most `pods_max` pods; true if it ended at a limit and the next one goes on.
     fn look(&mut self, now: &Arc<Snapshot>, pods_max: usize) -> (Vec<Awaited>, bool) {
+        // Before everything was listed nobody is told; what changes until then must not count as seen.
+        if !now.synced {
+            return (Vec::new(), false);
+        }
         if pods_max == 0 {
             return (Vec::new(), true);
         }

@@ -7,7 +7,7 @@ use crate::pools::Pools;
 use crate::snapshot::Snapshot;
 use crate::wish::Understood;
 use fairlead_topology::{CpuMask, Machine, PciDescription, Surroundings};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// CPUs of its own that a pod holds or was promised on a node, if others may care: it is of a WorkerPool, or dislikes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,8 +24,9 @@ impl Neighbour {
     /// None if nobody can care.
     pub(crate) fn of(pod: &PodView, pools: &Pools, cpus: &CpuMask) -> Option<Self> {
         let pool = pools.of_pod(&pod.id.namespace, &pod.labels);
-        // A pod with an annotation that is no wish was placed before it had it, or by somebody else.
-        let wish = Understood::of(&pod.wishes, pool.map(|pool| &**pool));
+        let pool_view = pool.map(|pool| &**pool);
+        // A pod with an annotation that is no wish got it after it was placed, and still is one of its pool.
+        let wish = Understood::of(&pod.wishes, pool_view).or_else(|_| Understood::of(&BTreeMap::new(), pool_view));
         let dislikes = wish.map(|wish| wish.dislikes.value).unwrap_or_default();
         (pool.is_some() || !dislikes.is_empty()).then(|| Self {
             namespace: pod.id.namespace.clone(),

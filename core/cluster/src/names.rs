@@ -1,4 +1,4 @@
-//! Node names to dense indices, and back to JSON, laid out for thousands of look-ups in a row: one small table, one text.
+//! Node names to dense indices, laid out for thousands of look-ups in a row: one small table, one text.
 //! Between two requests others have the caches, so what a look-up waits for is memory: a block of names is looked up
 //! together, their waits side by side.
 use foldhash::fast::FixedState;

@@ -10,12 +10,12 @@ use fairlead_fairshare::{PendingPod, ResourceVector};
 use fairlead_placement::{PodFacts, PodRef, Reason};
 use fairlead_topology::CpuRequest;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodSpec};
-
-/// What every text of [`fairlead_placement::Reason`] begins with.
-const REASON_PREFIX: &str = "fairlead: ";
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// What every text of [`fairlead_placement::Reason`] begins with.
+const REASON_PREFIX: &str = "fairlead: ";
 
 /// The controller of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -71,7 +71,9 @@ impl Snapshot {
             .map(|(index, _)| index)
             .collect();
         let just_refused = |pod: &PodView| before.pods.get(&pod.id.uid).is_none_or(|old| !old.refused);
-        let newly = |pod: &PodView| (!pod.choosy && just_refused(pod)) || self.wishes_anew(before, pod);
+        let newly = |pod: &PodView| {
+            (!pod.choosy && just_refused(pod)) || self.wishes_anew(before, pod) || self.lets_in(before, pod)
+        };
         let asks = |pod: &&Arc<PodView>| pod.refused && pod.waits_for_a_node() && (!changed.is_empty() || newly(pod));
         let in_turn = |pod: &Arc<PodView>| behind.is_none_or(|behind| *behind < pod.turn());
         let mut waiting: Vec<&Arc<PodView>> = self.pods.iter().filter(asks).filter(|pod| in_turn(pod)).collect();
@@ -114,6 +116,15 @@ impl Snapshot {
         look
     }
 
+    /// Whether its tenant changed and what kept the pod out before may do so no more.
+    fn lets_in(&self, before: &Self, pod: &PodView) -> bool {
+        let same = match (self.tenant_in(&pod.id.namespace), before.tenant_in(&pod.id.namespace)) {
+            (Some(now), Some(then)) => std::ptr::eq(now, then),
+            (now, then) => now.is_none() && then.is_none(),
+        };
+        !same && before.backstop(&PodWish::of_view(pod, &before.pools)).is_some()
+    }
+
     /// Whether the pod's WorkerPool makes it wish something else than before, or nobody knew what.
     fn wishes_anew(&self, before: &Self, pod: &PodView) -> bool {
         !Arc::ptr_eq(&self.pools, &before.pools)
@@ -137,7 +148,8 @@ impl Snapshot {
     pub fn still_awaited(&self, pod_uid: &str, node: &str) -> Option<Awaited> {
         let pod = self.pods.get(pod_uid).filter(|pod| pod.refused && pod.waits_for_a_node())?;
         let index = self.index_of(node)?;
-        let room = self.has_room(index, self.node(index)?, &PodWish::of_view(pod, &self.pools));
+        let wish = PodWish::of_view(pod, &self.pools);
+        let room = self.backstop(&wish).is_none() && self.has_room(index, self.node(index)?, &wish);
         room.then(|| Awaited {
             pod: pod.id.clone(),
             resource_version: pod.resource_version.clone(),

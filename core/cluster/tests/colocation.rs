@@ -37,15 +37,19 @@ fn dislikes(who: &Who) -> BTreeSet<&'static str> {
         Some("c") => "c",
         _ => "",
     };
-    let said = who.1.iter().find(|(field, _)| *field == "dislikes").map_or(own, |(_, value)| value);
-    // A pod whose wish cannot be read wishes nothing.
-    [said].into_iter().filter(|name| !name.is_empty() && *name != "NOT A POOL").collect()
+    let said = who.1.iter().find(|said| is_readable(said)).map_or(own, |(_, value)| value);
+    // A pod whose annotation cannot be read is still one of its pool.
+    [said].into_iter().filter(|name| !name.is_empty()).collect()
+}
+
+fn is_readable((_, value): &(&str, &str)) -> bool {
+    *value != "NOT A POOL"
 }
 
 /// The pool of a pod whose wish cannot be read does not count for the pod that asks: it is refused everywhere.
 fn at_odds(asks: &Who, holds: &Who) -> bool {
     let names = |list: BTreeSet<&str>, pool: Option<&'static str>| pool.is_some_and(|pool| list.contains(pool));
-    let readable = asks.1.iter().all(|(_, value)| *value != "NOT A POOL");
+    let readable = asks.1.iter().all(is_readable);
     let both = names(dislikes(asks), pool_of(holds)) || names(dislikes(holds), pool_of(asks));
     asks.2 == holds.2 && readable && both
 }

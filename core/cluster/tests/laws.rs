@@ -239,8 +239,12 @@ fn agree(snapshot: &Snapshot) -> Result<(), TestCaseError> {
             if view.held_by(uid).is_some() || view.beside.carried.iter().any(|held| held.pod.uid == uid) {
                 continue;
             }
-            // What the bind step reserves is what was chosen.
+            // What the bind step reserves is what was chosen; a pod that filter refuses everywhere it refuses too.
             let reserved = bound_on(snapshot, &view.name, &asking);
+            if let Some(refusal) = &wish.refusal {
+                prop_assert_eq!(reserved, Err(refusal.reason));
+                continue;
+            }
             match (&reserved, &chosen) {
                 // Of several things missing each names the one it looks for first.
                 (Err(_), Err(_)) if view.distrust.is_some() => {}

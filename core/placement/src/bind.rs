@@ -245,6 +245,10 @@ impl State {
             PlacementRead::Found(facts) if own(job, facts).is_some() => return self.free_former(job, pinned, fresh),
             PlacementRead::Found(facts) => admits(pinned, facts, uid),
             PlacementRead::Refused(Reason::NodeUnknown) => Err(Reason::NodeUnknown),
+            // What cannot be read may hold CPUs for it, and would for as long as it lives.
+            PlacementRead::Refused(Reason::NodeDistrusted) if job.may_hold || job.reserved => {
+                Err(Reason::NodeDistrusted)
+            }
             // Where nothing can be promised kube-scheduler's own count of the node holds.
             PlacementRead::Refused(_) => Ok(()),
             PlacementRead::Failed(message) => {
@@ -279,6 +283,8 @@ impl State {
                 Err(_) if fresh == Freshness::Watch => {
                     self.read_placement(job.clone(), pinned.clone(), Freshness::Live)
                 }
+                // Filter judges the pod as if it held nothing: the two would never agree while it holds what it may not keep.
+                Err(_) if facts.machine.is_ok() && own(job, facts).is_some() => self.free_former(job, pinned, fresh),
                 Err(reason) => self.answer(Err(BindError::Node(reason))),
             },
             PlacementRead::Refused(_) if fresh == Freshness::Watch => {

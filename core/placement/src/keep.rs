@@ -1,7 +1,7 @@
 //! Whether a pod may keep what is reserved for it when it is bound anew.
 use crate::bind::{Pinned, room};
 use crate::{Held, PlacementFacts, Reason, Reservation};
-use fairlead_topology::{CpuClass, CpuRequest, HugePageNeed, Machine, NodeFree, Surroundings, evaluate};
+use fairlead_topology::{CpuClass, CpuRequest, HugePageNeed, Machine, NodeFree, NumaHugePages, Surroundings, evaluate};
 use std::sync::Arc;
 
 /// Whether what is held is what today's wish asks for: as much, and CPUs that it allows (a pool may ask for one NUMA node or
@@ -33,8 +33,8 @@ fn is_allowed(machine: &Machine, held: &Reservation, wanted: &CpuRequest) -> boo
     evaluate(machine, &only, wanted, &Surroundings::default()).is_ok()
 }
 
-/// Whether the pod may keep what it holds: nobody else holds a part of it, by a reservation or without one, and what is
-/// left is enough for the shared pool.
+/// Whether the pod may keep what it holds: nobody else holds a part of its CPUs, memory or huge pages, by a reservation or
+/// without one, and what is left is enough for the shared pool.
 pub(crate) fn may_renew(
     machine: &Machine,
     held: &Reservation,
@@ -52,6 +52,13 @@ pub(crate) fn may_renew(
     };
     if !held.memory.iter().all(memory) {
         return Err(Reason::NotEnoughNumaMemory);
+    }
+    let pages = |held: &NumaHugePages| {
+        let same = |free: &&NumaHugePages| (free.numa_node, free.page_bytes) == (held.numa_node, held.page_bytes);
+        held.bytes == 0 || room.huge_pages.iter().find(same).is_some_and(|free| held.bytes <= free.bytes)
+    };
+    if !held.huge_pages.iter().all(pages) {
+        return Err(Reason::NotEnoughHugePages);
     }
     let spare = room.cpus.subtract(&held.cpus).subtract(machine.isolated()).len();
     if spare < room.shared_reserve { Err(Reason::SharedPoolTooSmall) } else { Ok(()) }
