@@ -193,6 +193,7 @@ impl Binder {
                 return answer.map_err(BindRefusal::Failed);
             }
             if matches!(next, Request::Reserve { .. } | Request::Bind { .. }) && !self.is_on_duty() {
+                self.metrics.conflicts.inc_by(u64::from(state.conflicts()));
                 return Err(BindRefusal::OffDuty);
             }
             let event = tokio::select! {
@@ -203,6 +204,7 @@ impl Binder {
             let Some(mut event) = event else { return Err(BindRefusal::BrokeOff) };
             let ahead = attempt.turn.as_ref().map_or(0, Place::ahead);
             if event == Event::DeadlineNear && ahead > 0 {
+                self.metrics.conflicts.inc_by(u64::from(state.conflicts()));
                 let waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
                 return Err(BindRefusal::Queued { node, ahead, waited_ms });
             }
@@ -237,14 +239,15 @@ impl Binder {
         self.courier.carry(request, CALL_MAX.min(self.deadline / CALLS_PER_DEADLINE)).await
     }
 
-    /// Adds what lies around the pod on its node, as filter saw it, and where the devices of its claims are.
+    /// Adds what lies around the pod on its node by that very reading, and where the devices of its claims are.
     fn look_around(&self, pod_uid: &str, node: &str, attempt: &Attempt<'_>, event: &mut Event) {
         if let Event::Placement(PlacementRead::Found(facts)) = event {
             let snapshot = self.courier.snapshot();
             let wish = snapshot.pods.get(pod_uid).map(|pod| snapshot.wish_of_view(pod));
             let devices = || attempt.devices.clone().unwrap_or_default();
-            let around = |wish| snapshot.around(node, &PodWish { devices: devices(), ..wish });
-            facts.around = wish.map(around).unwrap_or_default();
+            let around = |wish| snapshot.around_in(node, facts, &PodWish { devices: devices(), ..wish });
+            let around = wish.map(around).unwrap_or_default();
+            facts.around = around;
         }
     }
 

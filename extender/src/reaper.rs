@@ -23,7 +23,7 @@ use crate::metrics::ExtenderMetrics;
 pub const LEASE_NAME: &str = "fairlead-extender-reaper";
 /// Pause between two looks at the snapshot.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Those of one node get this long.
+/// The pods of one write are looked at for this long; then it is written what is known by now, with a call's time.
 const WITHDRAWAL_DEADLINE: Duration = Duration::from_secs(15);
 /// Nodes visited at once: a shrinking pool gives back hundreds, and the API server has others to serve.
 const AT_ONCE: usize = 8;
@@ -120,7 +120,7 @@ impl Reaper {
     /// The pods whose reservation is gone.
     async fn withdraw(&self, batch: &[Candidate]) -> Vec<PodRef> {
         let node = batch.first().map(|candidate| candidate.node.clone()).unwrap_or_default();
-        let end = Instant::now() + WITHDRAWAL_DEADLINE;
+        let mut end = Instant::now() + WITHDRAWAL_DEADLINE;
         let pods = batch.iter().map(|candidate| (candidate.pod.clone(), candidate.even_unbound));
         let (mut state, mut requests) = start(node.clone(), pods);
         while let Some(next) = requests.pop() {
@@ -137,6 +137,9 @@ impl Reaper {
                 () = tokio::time::sleep_until(end) => Some(Event::DeadlineNear),
             };
             let Some(event) = event else { break };
+            if event == Event::DeadlineNear {
+                end += API_DEADLINE;
+            }
             (state, requests) = step(&state, &event);
         }
         Vec::new()

@@ -6,6 +6,7 @@ use crate::pod::{PodView, PodWish};
 use crate::pools::Pools;
 use crate::snapshot::Snapshot;
 use crate::wish::Understood;
+use fairlead_placement::{PlacementFacts, Reservation};
 use fairlead_topology::{CpuMask, Machine, PciDescription, Surroundings};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,6 +71,24 @@ impl Snapshot {
         known.map(|(view, machine)| view.around(machine, pod, |_| true)).unwrap_or_default()
     }
 
+    /// The same by a reading of the node's NodePlacement, which may be newer than what the watch shows of it: whose CPUs
+    /// are not free there is a neighbour.
+    #[must_use]
+    pub fn around_in(&self, node: &str, read: &PlacementFacts, pod: &PodWish) -> Surroundings {
+        let Some((view, machine)) = self.node_named(node).and_then(|view| Some((view, view.machine.as_deref()?)))
+        else {
+            return Surroundings::default();
+        };
+        let is_here = |pod: &PodView| pod.node.as_deref().is_none_or(|at| at == node);
+        let neighbour = |held: &Reservation| {
+            let pod = self.pods.get(&held.pod.uid).filter(|pod| is_here(pod))?;
+            Neighbour::of(pod, &self.pools, &held.cpus)
+        };
+        let held = read.reservations.iter().chain(read.beside.unlisted(&read.reservations, ""));
+        let neighbours: Vec<Neighbour> = held.filter_map(neighbour).collect();
+        view.among(&neighbours, machine, pod, |_| true)
+    }
+
     /// None: nothing lies around the pod on any node.
     pub(crate) fn neighbourhood_of(&self, pod: &PodWish) -> Option<Neighbourhood> {
         let (namespace, wish) = (&pod.id.namespace, &pod.wish);
@@ -88,9 +107,19 @@ impl Snapshot {
 impl NodeView {
     /// Of the neighbours only those that stay; a pod is no neighbour of itself.
     pub(crate) fn around(&self, machine: &Machine, pod: &PodWish, stays: impl Fn(&str) -> bool) -> Surroundings {
+        self.among(&self.neighbours, machine, pod, stays)
+    }
+
+    fn among(
+        &self,
+        neighbours: &[Neighbour],
+        machine: &Machine,
+        pod: &PodWish,
+        stays: impl Fn(&str) -> bool,
+    ) -> Surroundings {
         let wish = &pod.wish;
         let mut around = Surroundings::default();
-        for held in self.neighbours.iter().filter(|held| held.namespace == pod.id.namespace) {
+        for held in neighbours.iter().filter(|held| held.namespace == pod.id.namespace) {
             if held.pod_uid == pod.id.uid || !stays(&held.pod_uid) {
                 continue;
             }

@@ -46,7 +46,10 @@ impl Snapshot {
     /// The same for many nodes, with what was found before for pods of the same wish: the extender's filter and prioritize.
     #[must_use]
     pub fn judge_of<'a>(&'a self, pod: &'a PodWish) -> Judge<'a> {
-        let known = Key::of(pod, self.neighbourhood_of(pod)).map(|key| self.memo.of(key));
+        // A pod that runs somewhere is no neighbour of itself there: a verdict on it is nobody else's.
+        let runs = self.pods.get(&pod.id.uid).is_some_and(|seen| seen.node.is_some());
+        let key = Key::of(pod, self.neighbourhood_of(pod)).filter(|_| !runs);
+        let known = key.map(|key| self.memo.of(key));
         Judge { snapshot: self, pod, known }
     }
 
@@ -111,7 +114,7 @@ fn ahead_of(tenant: &TenantView, pod: &PodWish) -> ResourceVector {
 pub struct Judge<'a> {
     snapshot: &'a Snapshot,
     pod: &'a PodWish,
-    /// None for a pod without CPUs of its own.
+    /// None for a pod without CPUs of its own, and for one that runs already.
     known: Option<Arc<Verdicts>>,
 }
 
@@ -130,6 +133,7 @@ impl Judge<'_> {
         }
         match &self.known {
             Some(known) => known.get(index, brief.stamp(), || snapshot.judge(node, pod)),
+            None if pod.exclusive.is_some() => snapshot.judge(node, pod),
             None if pod.shared_milli <= brief.shared_room_milli => Ok(Score::default()),
             None => Err(Reason::SharedPoolTooSmall),
         }

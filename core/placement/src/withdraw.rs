@@ -6,6 +6,9 @@ use crate::{Event, PatchOutcome, PlacementRead, PodFacts, PodRead, PodRef, Reque
 /// So many writes may fail before the withdrawal gives up; the next look at the node finds the reservations again.
 const MAX_ROUNDS: u8 = 8;
 
+/// Why the reservation of a pod of which nothing was heard in time stays.
+const OUT_OF_TIME: &str = "the time ran out";
+
 /// Why the reservation of a pod that is bound stays.
 pub(crate) const RUNS_THERE: &str = "the pod runs there";
 
@@ -83,6 +86,15 @@ impl State {
         let mut after = self.clone();
         if let Some(holder) = after.holders.get_mut(holder) {
             holder.fate = Some(fate);
+        }
+        after
+    }
+
+    /// Those of whom nothing is known yet keep what they hold.
+    fn leave_open(&self) -> Self {
+        let mut after = self.clone();
+        for holder in after.holders.iter_mut().filter(|holder| holder.fate.is_none()) {
+            holder.fate = Some(Fate::Settled(Withdrawal::Kept(OUT_OF_TIME)));
         }
         after
     }
@@ -244,7 +256,11 @@ pub(crate) fn step(state: &State, event: &Event) -> (State, Vec<Request>) {
         (Phase::Releasing, Event::Patched(outcome)) => state.on_released(outcome),
         (Phase::Pausing(next, request), Event::Paused) => state.go(Phase::clone(next), Request::clone(request)),
         (Phase::Done, _) => (state.clone(), Vec::new()),
-        (_, Event::DeadlineNear) => state.finish(&Withdrawal::Kept("the time ran out")),
+        // What is known by now is written; of the others nothing is.
+        (Phase::ReadingPod(listing, _) | Phase::Touching(listing, _), Event::DeadlineNear) => {
+            state.leave_open().go_on(listing.clone())
+        }
+        (_, Event::DeadlineNear) => state.finish(&Withdrawal::Kept(OUT_OF_TIME)),
         _ => (state.clone(), Vec::new()),
     }
 }

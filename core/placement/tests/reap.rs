@@ -207,3 +207,19 @@ fn contradictions_are_named() {
     assert_eq!(held.free_cpus(&machine), mask("1,3"));
     assert_eq!(held.free_memory_bytes(&machine), [800]);
 }
+
+/// A slow API server: what is known when the time is up is written, or the same would be looked at for ever.
+#[test]
+fn what_is_known_when_the_time_is_up_is_freed() {
+    let (state, _) = start("n1".into(), [(pod("u1"), false), (pod("u2"), false)]);
+    let listed = placement(5, 4, vec![held("u1", "0-1"), held("u2", "2-3")]);
+    let (state, asked) = tell(&state, Event::Placement(PlacementRead::Found(listed)));
+    assert_eq!(asked, Request::ReadPod { pod: pod("u1") });
+    let (state, asked) = tell(&state, Event::Pod(PodRead::Missing));
+    assert_eq!(asked, Request::ReadPod { pod: pod("u2") });
+    let (state, asked) = tell(&state, Event::DeadlineNear);
+    assert_eq!(asked, release());
+    let (_, asked) = tell(&state, Event::Patched(PatchOutcome::Done { generation: 6 }));
+    let told = vec![(pod("u1"), Withdrawal::Released), (pod("u2"), Withdrawal::Kept("the time ran out"))];
+    assert_eq!(asked, Request::Finished(told));
+}

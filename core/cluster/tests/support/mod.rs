@@ -227,7 +227,7 @@ pub fn bound_on(snapshot: &Snapshot, node: &str, pod: &Pod) -> Result<CpuMask, R
     drive(snapshot, request, pod, |node| {
         let mut read = snapshot.placement(node);
         if let PlacementRead::Found(facts) = &mut read {
-            facts.around = snapshot.around(node, &snapshot.wish_of(pod));
+            facts.around = snapshot.around_in(node, facts, &snapshot.wish_of(pod));
         }
         read
     })
