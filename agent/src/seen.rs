@@ -1,6 +1,7 @@
 //! The node's own objects as the watches show them.
 use fairlead_crds::{NodePlacement, NodeTopology};
 use fairlead_runtime::WatchEvent;
+use kube::Resource;
 
 /// What the watches of the node's own objects saw.
 #[derive(Debug, Clone)]
@@ -20,7 +21,7 @@ pub(crate) struct Slot<K> {
     pub(crate) object: Option<K>,
 }
 
-impl<K> Slot<K> {
+impl<K: Resource> Slot<K> {
     pub(crate) const fn new() -> Self {
         Self { listed: false, object: None }
     }
@@ -30,7 +31,8 @@ impl<K> Slot<K> {
         match event {
             WatchEvent::Reset(mut objects) => (self.listed, self.object) = (true, objects.pop()),
             WatchEvent::Apply(object) => self.object = Some(object),
-            WatchEvent::Delete(_) => self.object = None,
+            // Another of the name may have been made by this agent before the watch told of the end of the first.
+            WatchEvent::Delete(gone) => drop(self.object.take_if(|seen| seen.meta().uid == gone.meta().uid)),
         }
         self.object.is_none()
     }

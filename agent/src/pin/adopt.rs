@@ -1,10 +1,15 @@
 //! Containers that the runtime has: taken over, confirmed, corrected, and told from those that somebody else places.
+use fairlead_topology::CpuMask;
+
 use super::claim::{apart, claim_in_force, claim_of_annotation};
 use super::{Claim, Container, Link, Place, Request, Seen, State};
 
 /// A change by somebody else is done, or has failed, within this time, ms. Until then an update of ours could be undone
 /// by it.
 const CHANGE_MS: u64 = 2_000;
+/// A change by somebody else that was corrected is held against the node for this long, ms. A kubelet that sets CPUs does
+/// so every 10 s (`--cpu-manager-reconcile-period`), and stays known as another writer.
+const SIGN_MS: u64 = 60_000;
 
 impl State {
     /// Takes over what runs. What is known to run on its claim keeps it before anything new is claimed.
@@ -26,11 +31,12 @@ impl State {
             let doubted = doubtful.remove(&id) || earlier.as_ref().is_some_and(Container::is_doubtful);
             // What it was told may not be in force: it started while nobody listened, or nobody remembers when it was told.
             let in_doubt = seen.started && (doubted || (told.is_none() && runs.is_some()));
-            let foreign = earlier.and_then(|container| container.foreign);
+            let (foreign, lapses_at_ms) = earlier.map(|one| (one.foreign, one.lapses_at_ms)).unwrap_or_default();
             let container = Container {
                 told: told.unwrap_or_default(),
                 runs,
                 foreign,
+                lapses_at_ms,
                 doubt_ms: in_doubt.then_some(0),
                 // What is not started yet may be in the middle of it.
                 changed_early: !seen.started,
@@ -88,7 +94,7 @@ impl State {
         for container in self.containers.values_mut() {
             if container.is_foreign() && container.created && container.runs.as_ref().is_some_and(|at| at.is_at(&pool))
             {
-                container.foreign = None;
+                (container.foreign, container.lapses_at_ms) = (None, None);
                 container.tell(pool.clone());
             }
         }
@@ -166,13 +172,16 @@ impl State {
             self.adopt_one(seen);
             self.promote();
         }
-        self.note_asked(&id, asked);
+        let is_sign = self.note_asked(&id, asked);
         // An update under way is carried out after this one: to say something newer now would be undone by it.
         let under_way = self.flight.iter().find(|(flying, _)| *flying == id).map(|(_, place)| place.clone());
         let place = under_way.or_else(|| self.wanted_beside_rival(&id));
         if let Some(container) = self.containers.get_mut(&id) {
             if let Some(place) = &place {
                 container.tell_change(place.clone());
+                if is_sign {
+                    container.lapses_at_ms = Some(now_ms + SIGN_MS);
+                }
             }
             container.doubt_ms = Some(now_ms + CHANGE_MS);
         }
@@ -188,23 +197,28 @@ impl State {
         self.wanted(container, &self.pool())
     }
 
-    fn note_asked(&mut self, id: &str, asked: Option<Place>) {
-        let Some(container) = self.containers.get_mut(id) else { return };
-        let Some(asked) = asked else { return };
-        let own = container.last_told().or(container.runs.as_ref());
-        let new = |asked: &fairlead_topology::CpuMask, own: Option<&fairlead_topology::CpuMask>| {
-            !asked.is_empty() && own != Some(asked)
-        };
-        if new(&asked.cpus, own.map(|own| &own.cpus)) || new(&asked.memory_nodes, own.map(|own| &own.memory_nodes)) {
-            let sign = sign(&container.seen, &asked);
-            container.foreign.get_or_insert(sign);
+    /// Whether somebody else asks for CPUs or memory nodes of his own. A runtime may repeat any place of before.
+    fn note_asked(&mut self, id: &str, asked: Option<Place>) -> bool {
+        let Some(container) = self.containers.get_mut(id) else { return false };
+        let Some(asked) = asked else { return false };
+        let same = |asked: &CpuMask, own: &CpuMask| asked.is_empty() || asked == own;
+        let is_at = |own: &Place| same(&asked.cpus, &own.cpus) && same(&asked.memory_nodes, &own.memory_nodes);
+        let untold = container.runs.iter().filter(|_| container.told.is_empty());
+        if asked.cpus.is_empty() && asked.memory_nodes.is_empty() || container.told.iter().chain(untold).any(is_at) {
+            return false;
         }
+        let sign = sign(&container.seen, &asked);
+        container.foreign.get_or_insert(sign);
+        true
     }
 
     /// A change by somebody else was carried out, and this came of it. Where the runtime shows nothing, the doubt stays.
-    pub(super) fn done(&mut self, seen: &Seen) {
+    pub(super) fn done(&mut self, seen: &Seen, now_ms: u64) {
         let Some(shown) = seen.runs.as_ref().map(|set| self.whole(set)) else { return };
         if let Some(container) = self.containers.get_mut(&seen.id) {
+            // Corrected; or the correction was overruled, and then the sign stays.
+            let is_own = container.foreign.is_some() && container.told.iter().any(|place| place.is_at(&shown));
+            container.lapses_at_ms = is_own.then(|| container.lapses_at_ms.unwrap_or(now_ms + SIGN_MS));
             (container.doubt_ms, container.runs) = (None, Some(shown));
         }
     }

@@ -1,6 +1,7 @@
 //! Creations: where a container is to run that the runtime is about to create, or why it must not be.
 use super::claim::claim_of;
 use super::state::Waiting;
+use super::status::NO_CPU_LEFT;
 use super::{Container, Request, Seen, State};
 
 /// Creations that wait at a time; the runtime asks them one after another.
@@ -28,10 +29,7 @@ impl State {
             return requests.push(Request::Refuse { call, message });
         }
         self.waiting.insert(call, Waiting { seen, until_ms, asked: !self.reading, read_failed: None });
-        if !self.reading {
-            self.reading = true;
-            requests.push(Request::ReadPlacement);
-        }
+        self.ask(requests);
     }
 
     /// Answers where somebody else sets cpusets: what nobody was promised anything runs as the other one wants it.
@@ -70,7 +68,7 @@ impl State {
         self.containers.insert(seen.id.clone(), container.clone());
         let Some(place) = self.wanted(&container, &self.pool()) else {
             self.containers.remove(&seen.id);
-            return Request::Refuse { call, message: format!("{}: no CPU is left to the shared pool", seen.title()) };
+            return Request::Refuse { call, message: format!("{}: {NO_CPU_LEFT}", seen.title()) };
         };
         container.tell(place.clone());
         self.containers.insert(seen.id.clone(), container);

@@ -52,6 +52,8 @@ pub struct Container {
     pub runs: Option<Place>,
     /// Who else set its CPUs or memory nodes, in a sentence.
     pub foreign: Option<String>,
+    /// It was put back where this agent wants it, and nothing is held against its node from then on, ms.
+    pub(super) lapses_at_ms: Option<u64>,
     /// Where it runs is in doubt: something else changes it, and may not. It is told once more from then on, ms.
     pub(super) doubt_ms: Option<u64>,
     /// It was started.
@@ -79,6 +81,7 @@ impl Container {
             told: Vec::new(),
             runs: None,
             foreign: None,
+            lapses_at_ms: None,
             doubt_ms: None,
             changed_early: false,
             blocked: None,
@@ -97,7 +100,9 @@ impl Container {
         self.told.retain(|earlier| *earlier != place);
         self.told.push(place);
         if self.told.len() > TOLD_MAX {
-            self.told.remove(0);
+            // What is in force tells this agent's place from another writer's.
+            let in_force = |place: &Place| self.runs.as_ref().is_some_and(|runs| place.is_at(runs));
+            self.told.remove(self.told.iter().position(|place| !in_force(place)).unwrap_or_default());
         }
     }
 
@@ -164,6 +169,14 @@ pub struct State {
     pub(super) remembered_doubtful: BTreeSet<String>,
     pub(super) waiting: BTreeMap<u32, Waiting>,
     pub(super) reading: bool,
+    /// The watch told something since the read under way was asked for.
+    pub(super) overtaken: bool,
+    /// The promises are of an object that a read showed and the watch has not yet.
+    pub(super) ahead: bool,
+    /// What the watch told of another object then: true, or long past. A read decides.
+    pub(super) unconfirmed: Option<(Version, Promises)>,
+    /// The container that is named as another writer's, as long as it is one.
+    pub(super) rival_id: Option<String>,
     /// The update under way.
     pub(super) flight: Vec<(String, Place)>,
     /// When it was sent, ms.
@@ -218,7 +231,25 @@ impl State {
     /// what it pinned.
     #[must_use]
     pub fn rival(&self) -> Option<&str> {
-        self.containers.values().find_map(|container| container.foreign.as_deref())
+        let named = self.rival_id.as_ref().and_then(|id| self.containers.get(id)?.foreign.as_deref());
+        named.or_else(|| self.containers.values().find_map(|container| container.foreign.as_deref()))
+    }
+
+    /// Names one, and keeps to it: what is said of the node is published, and changes no oftener than it must.
+    pub(super) fn name_rival(&mut self) {
+        let is_foreign = |id: &String| self.containers.get(id).is_some_and(|container| container.foreign.is_some());
+        if !self.rival_id.as_ref().is_some_and(is_foreign) {
+            self.rival_id = self.containers.iter().find(|(_, one)| one.foreign.is_some()).map(|(id, _)| id.clone());
+        }
+    }
+
+    /// Signs of another writer that were corrected long enough ago are forgotten.
+    pub(super) fn lapse(&mut self, now_ms: u64) {
+        for container in self.containers.values_mut() {
+            if container.lapses_at_ms.is_some_and(|at_ms| now_ms >= at_ms) {
+                (container.foreign, container.lapses_at_ms) = (None, None);
+            }
+        }
     }
 
     /// CPUs that claims keep from the shared pool.
@@ -247,6 +278,7 @@ impl State {
     #[must_use]
     pub fn due_ms(&self) -> Option<u64> {
         let waiting = self.waiting.values().map(|waiting| waiting.until_ms);
-        waiting.chain(self.next_update_ms()).min()
+        let lapses = self.containers.values().filter_map(|container| container.lapses_at_ms);
+        waiting.chain(lapses).chain(self.next_update_ms()).min()
     }
 }

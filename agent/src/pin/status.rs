@@ -1,5 +1,6 @@
 //! What the NodePlacement's status says of the containers.
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fairlead_crds::conditions::Wanted;
 use fairlead_crds::keys::{condition, reason};
@@ -14,6 +15,8 @@ pub const NOT_AS_PROMISED: &str = "NotAsPromised";
 pub const SHARED_NOT_MOVED: &str = "SharedContainersNotMoved";
 /// Reason: the runtime does not tell.
 pub const RUNTIME_AWAY: &str = "RuntimeAway";
+/// Why a container of the shared pool has no place.
+pub(super) const NO_CPU_LEFT: &str = "no CPU is left to the shared pool";
 /// Bounds of the kind's schema.
 const CONTAINERS_MAX: usize = 4096;
 const MESSAGE_CHARS_MAX: usize = 512;
@@ -81,18 +84,20 @@ pub fn observed(state: &State) -> Observed {
 }
 
 fn running(state: &State) -> Vec<ObservedContainer> {
-    let mut lines: Vec<ObservedContainer> = Vec::new();
+    let mut lines: BTreeMap<(String, String), ObservedContainer> = BTreeMap::new();
     for container in state.containers.values() {
         let Some((pin, message)) = judged(state, container) else { continue };
         let line = line(state, container, pin, &message);
         // A container that was started again: the runtime may still have the earlier one.
-        match lines.iter_mut().find(|other| other.pod_uid == line.pod_uid && other.name == line.name) {
-            Some(other) if rank(other.state) < rank(line.state) => *other = line,
-            Some(_) => {}
-            None => lines.push(line),
+        match lines.entry((line.pod_uid.clone(), line.name.clone())) {
+            Entry::Occupied(mut other) if rank(other.get().state) < rank(line.state) => drop(other.insert(line)),
+            Entry::Occupied(_) => {}
+            Entry::Vacant(none) => {
+                none.insert(line);
+            }
         }
     }
-    lines
+    lines.into_values().collect()
 }
 
 fn rank(state: PinState) -> u8 {
@@ -189,11 +194,13 @@ fn not_as_promised(containers: &[ObservedContainer]) -> Option<Wanted> {
 }
 
 /// Why a container of nobody's runs where others have their own CPUs, unless it is about to leave them.
-fn stuck(state: &State, container: &Container, held: &CpuMask) -> Option<String> {
+fn stuck(state: &State, container: &Container, held: &CpuMask, is_pool_empty: bool) -> Option<String> {
     let on = container.runs.as_ref().map_or(&state.cores.usable, |runs| &runs.cpus).intersect(held);
     let beside =
         state.rival().filter(|_| !on.is_empty()).map(|rival| format!("it runs on CPUs {on} of others: {rival}"));
-    container.refused.clone().or(beside)
+    // Its own CPUs are offline, and the kernel lets it run on all that its parent has.
+    let homeless = (is_pool_empty && !container.is_foreign()).then(|| NO_CPU_LEFT.to_owned());
+    container.refused.clone().or(beside).or(homeless)
 }
 
 fn pinned(state: &State, containers: &[ObservedContainer]) -> Wanted {
@@ -203,12 +210,15 @@ fn pinned(state: &State, containers: &[ObservedContainer]) -> Wanted {
     if let Some(wrong) = not_as_promised(containers) {
         return wrong;
     }
-    let held = state.held();
+    let (held, is_pool_empty) = (state.held(), state.pool().is_empty());
     let stuck: Vec<String> = state
         .containers
         .values()
         .filter(|container| container.created && container.claim.is_none())
-        .filter_map(|container| Some(format!("{}: {}", container.seen.title(), stuck(state, container, &held)?)))
+        .filter_map(|container| {
+            let why = stuck(state, container, &held, is_pool_empty)?;
+            Some(format!("{}: {why}", container.seen.title()))
+        })
         .collect();
     if !stuck.is_empty() {
         let named = stuck.iter().take(NAMED_MAX).cloned().collect::<Vec<_>>().join("; ");

@@ -112,7 +112,9 @@ impl Request {
 #[must_use]
 pub fn step(mut state: State, now_ms: u64, event: Event) -> (State, Vec<Request>) {
     let mut requests = Vec::new();
+    state.lapse(now_ms);
     let mut changed = state.take(event, &mut requests, now_ms);
+    state.name_rival();
     changed |= state.promote();
     state.answer_waiting(now_ms, &mut requests);
     requests.extend(state.update(now_ms));
@@ -129,7 +131,7 @@ impl State {
         match event {
             Event::Machine(cores) => self.cores = cores,
             Event::Remembered(remembered) => self.recall(remembered),
-            Event::Promises { version, promises } => return self.learn(version, promises),
+            Event::Promises { version, promises } => return self.watched(version, promises, requests),
             Event::Read(outcome) => return self.read(outcome, requests),
             Event::Synchronized(list) => return self.adopt(list),
             Event::Lost => {
@@ -142,11 +144,12 @@ impl State {
             Event::Created(seen) => self.created(seen),
             Event::Started(id) => self.started(&id, now_ms),
             Event::Update { call, seen, asked } => self.correct(call, seen, asked, requests, now_ms),
-            Event::Changed(seen) => self.done(&seen),
+            Event::Changed(seen) => self.done(&seen, now_ms),
             Event::Gone(id) => return self.gone(&id),
             Event::PodGone(sandbox) => {
                 let before = self.containers.len();
                 self.containers.retain(|_, container| container.seen.sandbox != sandbox);
+                self.alone.retain(|id| self.containers.contains_key(id));
                 return self.containers.len() != before;
             }
             Event::Updated(refused) => self.landed(refused.as_deref(), now_ms),
@@ -161,6 +164,7 @@ impl State {
         if self.containers.get(id).is_some_and(|container| !container.created && container.foreign.is_some()) {
             return false;
         }
+        self.alone.remove(id);
         self.containers.remove(id).is_some_and(|gone| gone.claim.is_some())
     }
 
@@ -184,11 +188,48 @@ impl State {
         changed
     }
 
+    /// Asks for a read, unless one is under way.
+    pub(super) fn ask(&mut self, requests: &mut Vec<Request>) {
+        if !self.reading {
+            (self.reading, self.overtaken) = (true, false);
+            requests.push(Request::ReadPlacement);
+        }
+    }
+
+    /// What the watch tells. Generations tell nothing of two objects: where a read was ahead of the watch, this may be
+    /// the end of an object before the one that is known.
+    fn watched(&mut self, version: Version, promises: Promises, requests: &mut Vec<Request>) -> bool {
+        self.overtaken = self.reading;
+        if self.listed && self.ahead && version.uid != self.version.uid {
+            self.unconfirmed = Some((version, promises));
+            self.ask(requests);
+            return false;
+        }
+        (self.ahead, self.unconfirmed) = (false, None);
+        self.learn(version, promises)
+    }
+
     fn read(&mut self, outcome: Result<(Version, Promises), String>, requests: &mut Vec<Request>) -> bool {
         self.reading = false;
+        let is_other = |version: &Version| !self.listed || version.uid != self.version.uid;
+        // Another object, and which of the two is older nobody can tell.
+        let past = matches!(&outcome, Ok((version, _)) if self.overtaken && self.listed && is_other(version));
         let (changed, failed) = match outcome {
-            Ok((version, promises)) => (self.learn(version, promises), None),
-            Err(error) => (false, Some(error)),
+            Ok(_) if past => (false, None),
+            Ok((version, promises)) => {
+                self.ahead |= is_other(&version);
+                if !self.overtaken {
+                    // Watch and read agree.
+                    self.ahead &= self.unconfirmed.take().is_none_or(|(told, _)| told.uid != version.uid);
+                }
+                (self.learn(version, promises), None)
+            }
+            // The watch comes to the truth in the end.
+            Err(error) => {
+                let told = self.unconfirmed.take();
+                self.ahead &= told.is_none();
+                (told.is_some_and(|(version, promises)| self.learn(version, promises)), Some(error))
+            }
         };
         let mut refused = Vec::new();
         for (call, waiting) in &mut self.waiting {
@@ -197,7 +238,7 @@ impl State {
             }
             match &failed {
                 Some(error) => waiting.read_failed = Some(error.clone()),
-                None if waiting.asked => refused.push(*call),
+                None if waiting.asked && !past => refused.push(*call),
                 None => waiting.asked = !self.reading,
             }
         }
@@ -208,9 +249,9 @@ impl State {
             }
         }
         // Those that came while the read was under way: it may have been answered before their promise was made.
-        if failed.is_none() && self.waiting.values().any(|waiting| !self.promises.contains_key(&waiting.seen.pod_uid)) {
-            self.reading = true;
-            requests.push(Request::ReadPlacement);
+        let unseen = self.waiting.values().any(|waiting| !self.promises.contains_key(&waiting.seen.pod_uid));
+        if failed.is_none() && (unseen || past || self.unconfirmed.is_some()) {
+            self.ask(requests);
         }
         changed
     }

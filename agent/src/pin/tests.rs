@@ -264,3 +264,130 @@ fn another_writers_container_is_left_where_it_is() {
     events.push(Event::Gone("id-a".into()));
     assert!(after(events).0.rival().is_none());
 }
+
+/// The kernel lets what has no CPU left run on all that its parent has, those of claims included.
+#[test]
+fn a_pool_without_cpus_is_reported() {
+    let mut events = ready("0-7");
+    events.extend([promises(&[("a", promise("0-3"))]), create("a", true), create("s", false)]);
+    events.extend([Event::Created(seen("s", false)), Event::Machine(cores("0-3"))]);
+    let pinned = observed(&after(events).0).pinned;
+    assert_eq!((pinned.status, pinned.reason.as_str()), (Some(false), "SharedContainersNotMoved"));
+    assert_eq!(pinned.message, "1 container(s): ns/s/c: no CPU is left to the shared pool");
+}
+
+/// However often it was told since: what it was told there tells its place from another writer's.
+#[test]
+fn the_place_where_a_container_runs_is_remembered() {
+    let mut events = ready("0-15");
+    events.extend([create("s", false), Event::Created(seen("s", false)), Event::Started("id-s".into())]);
+    // The kubelet changes its quota again and again, and each time it fails.
+    for cpu in 1..15 {
+        let refused = Event::Updated(Some("no".into()));
+        events.extend([promises(&[("a", promise(&cpu.to_string()))]), refused, changed_by_kubelet(None)]);
+    }
+    let (state, _) = after(events);
+    let told = &state.containers["id-s"].told;
+    assert!(told.len() <= 8 && told.iter().any(|place| place.cpus == mask("0-15")), "{told:?}");
+}
+
+fn changed_by_kubelet(cpus: Option<&str>) -> Event {
+    let asked = cpus.map(|cpus| Place { cpus: mask(cpus), ..Place::default() });
+    Event::Update { call: 9, seen: seen("s", false), asked }
+}
+
+fn now_on(cpus: &str) -> Event {
+    let place = Place { cpus: mask(cpus), memory_nodes: mask("0-1"), unlimited: false };
+    Event::Changed(Seen { runs: Some(place), started: true, ..seen("s", false) })
+}
+
+fn with_a_shared_container() -> Vec<Event> {
+    let mut events = ready("0-7");
+    events.extend([create("s", false), Event::Created(seen("s", false)), Event::Started("id-s".into())]);
+    events
+}
+
+/// As one `crictl update --cpuset-cpus`, and not as a writer that stays.
+#[test]
+fn a_sign_of_another_writer_lapses_once_it_was_corrected() {
+    let mut events = with_a_shared_container();
+    events.push(changed_by_kubelet(Some("0-1")));
+    let rival_at = |more: Vec<Event>, now_ms| {
+        let (state, _) = after([events.clone(), more].concat());
+        let state = step(state, now_ms, Event::Tick).0;
+        (state.rival().is_some(), state.due_ms())
+    };
+    assert_eq!(rival_at(vec![now_on("0-7")], 59_999), (true, Some(60_000)));
+    assert_eq!(rival_at(vec![now_on("0-7")], 60_000).0, false);
+    // The change failed, and nobody tells.
+    assert_eq!(rival_at(Vec::new(), 60_000).0, false);
+    // It was not corrected, or came back.
+    assert_eq!(rival_at(vec![now_on("0-1")], 600_000), (true, None));
+    let again = step(after(events.clone()).0, 50_000, changed_by_kubelet(Some("0-1"))).0;
+    assert!(step(again, 60_000, Event::Tick).0.rival().is_some());
+}
+
+/// A runtime may repeat a place of before.
+#[test]
+fn an_earlier_place_of_our_own_is_no_sign() {
+    let mut events = with_a_shared_container();
+    events.extend([promises(&[("a", promise("2-3"))]), Event::Updated(None), changed_by_kubelet(Some("0-7"))]);
+    assert_eq!(after(events).0.rival(), None);
+}
+
+#[test]
+fn the_rival_that_was_named_first_stays_named() {
+    let at = |pod: &str| {
+        let place = Place { cpus: mask("0-1"), memory_nodes: mask("0-1"), unlimited: false };
+        Event::Create { call: 1, seen: Seen { runs: Some(place), ..seen(pod, false) }, until_ms: 1_500 }
+    };
+    let mut events = ready("0-7");
+    events.extend([at("s"), Event::Created(seen("s", false)), at("b"), Event::Created(seen("b", false))]);
+    assert!(after(events.clone()).0.rival().unwrap().starts_with("ns/s/c"));
+    events.push(Event::Gone("id-s".into()));
+    assert!(after(events).0.rival().unwrap().starts_with("ns/b/c"));
+}
+
+fn object(uid: &str, generation: i64, pods: &[&str]) -> (Version, super::Promises) {
+    let promises = pods.iter().map(|pod| ((*pod).to_owned(), promise("2-3"))).collect();
+    (Version { uid: uid.into(), generation }, promises)
+}
+
+fn watched(uid: &str, generation: i64, pods: &[&str]) -> Event {
+    let (version, promises) = object(uid, generation, pods);
+    Event::Promises { version, promises }
+}
+
+fn promised(events: Vec<Event>) -> (Vec<String>, Vec<Request>) {
+    let (state, requests) = after(events);
+    (state.promises.keys().cloned().collect(), requests)
+}
+
+/// Generations of two objects tell nothing of which is newer.
+#[test]
+fn a_read_that_the_watch_overtook_is_asked_again() {
+    let mut events = ready("0-7");
+    events.extend([watched("p", 5, &[]), create("a", true), watched("q", 1, &["b"])]);
+    events.push(Event::Read(Ok(object("p", 5, &[]))));
+    let (known, requests) = promised(events.clone());
+    assert_eq!((known, &requests[..]), (vec!["b".to_owned()], &[Request::ReadPlacement][..]));
+    events.push(Event::Read(Ok(object("r", 1, &["a"]))));
+    assert_eq!(promised(events).0, ["a"]);
+}
+
+/// The read was quicker than the watch.
+#[test]
+fn what_the_watch_tells_late_does_not_undo_a_read() {
+    let mut events = ready("0-7");
+    events.extend([watched("p", 5, &[]), create("a", true), Event::Read(Ok(object("q", 1, &["a"])))]);
+    for late in [watched("p", 6, &["b"]), watched("", 0, &[])] {
+        let (known, requests) = promised([events.clone(), vec![late]].concat());
+        assert_eq!(known, ["a"]);
+        assert!(requests.contains(&Request::ReadPlacement));
+    }
+    // Asked again, and so it is.
+    events.extend([watched("", 0, &[]), Event::Read(Ok(object("", 0, &[])))]);
+    assert!(promised(events.clone()).0.is_empty());
+    events.push(watched("q", 2, &["b"]));
+    assert_eq!(promised(events).0, ["b"]);
+}
