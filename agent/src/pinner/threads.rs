@@ -37,17 +37,27 @@ pub(super) fn confine(cpus: &CpuMask) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use rustix::thread::sched_getaffinity;
+    use std::sync::{Mutex, PoisonError};
+
+    use fairlead_discovery::{HwlocSource, TopologySource as _};
+    use rustix::thread::{gettid, sched_getaffinity};
 
     use super::*;
 
+    /// All threads of the process are confined by one of these tests.
+    static ALONE: Mutex<()> = Mutex::new(());
+
     fn allowed() -> CpuMask {
-        let set = sched_getaffinity(None).unwrap();
+        mask(&sched_getaffinity(None).unwrap())
+    }
+
+    fn mask(set: &CpuSet) -> CpuMask {
         CpuMask::from_ids((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).map(|cpu| u32::try_from(cpu).unwrap()))
     }
 
     #[test]
     fn threads_that_run_and_threads_to_come_are_kept_off() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let before = allowed();
         let one = CpuMask::from_ids(before.iter().take(1));
         let (go, wait) = std::sync::mpsc::channel::<()>();
@@ -59,5 +69,24 @@ mod tests {
         confine(&before).unwrap();
         assert_eq!(allowed(), before);
         assert!(confine(&CpuMask::new()).is_err());
+    }
+
+    /// hwloc's x86 backend would ask each CPU on that CPU, those that containers own included.
+    #[test]
+    fn a_look_at_the_machine_binds_nobody() {
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = allowed();
+        let (tell, told) = std::sync::mpsc::channel();
+        let looks = std::thread::spawn(move || {
+            tell.send(gettid()).unwrap();
+            (0..10).for_each(|_| drop(HwlocSource::native().describe().unwrap()));
+        });
+        let thread = told.recv().unwrap();
+        while !looks.is_finished() {
+            if let Ok(set) = sched_getaffinity(Some(thread)) {
+                assert_eq!(mask(&set), before);
+            }
+        }
+        looks.join().unwrap();
     }
 }

@@ -98,9 +98,10 @@ fn builder() -> Result<TopologyBuilder, DiscoveryError> {
             HybridError::Rust(_) => DiscoveryError::Object { object: "builder", what },
         }
     };
-    // Without the flag a container would see only the CPUs of its own cpuset, and without the filter no device.
+    // Without the first flag a container would see only the CPUs of its own cpuset, and without the filter no device.
+    // Without the second the x86 backend binds the calling thread to each CPU in turn, those that containers own included.
     Topology::builder()
-        .with_flags(BuildFlags::INCLUDE_DISALLOWED)
+        .with_flags(BuildFlags::INCLUDE_DISALLOWED | BuildFlags::DONT_CHANGE_BINDING)
         .map_err(|error| match error {
             HybridError::Hwloc(source) => failed_to("take its settings")(source),
             HybridError::Rust(_) => DiscoveryError::Object { object: "builder", what: "flags" },
