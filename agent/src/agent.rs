@@ -182,8 +182,16 @@ impl Agent {
         Some(spec)
     }
 
+    /// Another agent has the node: both objects are its own to write, or the two overwrite each other for ever.
+    fn second_agent(&self) -> Option<String> {
+        self.setup.report.borrow().second_agent.clone()
+    }
+
     fn published(&self) -> bool {
         let (Some(spec), Some(uid)) = (self.wanted_spec(), &self.node_uid) else { return false };
+        if self.second_agent().is_some() {
+            return false;
+        }
         self.topology.object.as_ref().is_some_and(|seen| seen.spec == spec && owned_by(seen.meta(), uid))
             && self.placement.object.as_ref().is_some_and(|seen| owned_by(seen.meta(), uid))
     }
@@ -226,6 +234,11 @@ impl Agent {
             self.look_at = now + self.setup.refresh;
         }
         let Some(spec) = self.wanted_spec().filter(|_| self.listed()) else { return Ok(()) };
+        if let Some(first) = self.second_agent() {
+            // Whoever relies on this agent relies on the other.
+            self.setup.ready.unready();
+            return Err(TurnError::SecondAgent(first));
+        }
         let uid = match &self.node_uid {
             Some(uid) => uid.clone(),
             None => {
@@ -269,6 +282,7 @@ impl Agent {
         let before = self.looked.as_ref().map(|looked| looked.reading.description.disallowed.clone());
         let known = Known { disallowed: before.unwrap_or_default() };
         let reading = tokio::task::spawn_blocking(move || reader.read(&known)).await.map_err(TurnError::Reader)??;
+        self.setup.inputs.send_modify(|inputs| inputs.looks += 1);
         if self.looked.as_ref().is_some_and(|before| before.reading == reading) {
             return Ok(());
         }
@@ -292,6 +306,9 @@ impl Agent {
 
     async fn write_status(&mut self) -> Result<(), ApiError> {
         let report = self.setup.report.borrow().clone();
+        if report.second_agent.is_some() {
+            return Ok(());
+        }
         let found = &report.found;
         let Some(wanted) = self.wanted_status(&report) else { return Ok(()) };
         let Some(placement) = &self.placement.object else { return Ok(()) };

@@ -14,6 +14,8 @@ pub(crate) enum TurnError {
     NoNode(String),
     #[error("the NodePlacement belongs to an earlier Node of this name; waiting for the garbage collector")]
     EarlierNode,
+    #[error("nothing is written: {0}")]
+    SecondAgent(String),
     #[error(transparent)]
     Api(#[from] ApiError),
 }
@@ -24,6 +26,7 @@ impl TurnError {
         match self {
             Self::Machine(_) | Self::Reader(_) => "read machine",
             Self::NoNode(_) => "read Node",
+            Self::SecondAgent(_) => "take the node",
             Self::EarlierNode => "create NodePlacement",
             Self::Api(error) => error.operation(),
         }

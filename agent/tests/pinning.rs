@@ -274,7 +274,7 @@ async fn a_second_agent_stands_back_until_the_first_is_gone() {
     let mut node = Node::start().await;
     let mut second = node.second();
     let stands_back = |pinning: Option<&str>| pinning == Some("SecondAgent");
-    node.until(|_| stands_back(second.reason().as_deref())).await;
+    node.until(|_| stands_back(second.reason().as_deref()) && second.stands_back()).await;
     assert_eq!(node.runtime.plugins(), 1);
     second.stop().await;
     assert!(own(&node));

@@ -232,7 +232,7 @@ fn report(mode: PinningMode) -> Report {
         shared_containers: 0,
         pinned,
     };
-    Report { pinning: Some(pinning), observed: Some(observed), found: Vec::new() }
+    Report { pinning: Some(pinning), observed: Some(observed), ..Report::default() }
 }
 
 /// I11 again: what the pinning tells is written once.
@@ -312,5 +312,29 @@ async fn while_it_is_too_early_to_tell_what_was_said_stays() {
     house.pass(600).await;
     assert_eq!(house.writes(), writes);
     assert_eq!(house.with(|api| api.topology.clone().unwrap()["spec"]["pinning"]["mode"].clone()), json!("Own"));
+    house.end().await;
+}
+
+/// Two that write by turns would do so for ever.
+#[tokio::test(start_paused = true)]
+async fn beside_another_agent_nothing_is_written() {
+    let house = House::new(Some("node-1"));
+    let second =
+        Report { second_agent: Some("another agent runs on this node".into()), ..report(PinningMode::Observe) };
+    house.report.send_replace(second.clone());
+    house.list().await;
+    house.pass(600).await;
+    assert_eq!(house.writes(), 0);
+    assert!(!house.readiness.is_ready() && house.errors("take the node") > 10);
+    // The first one has ended.
+    house.report.send_replace(report(PinningMode::Own));
+    house.pass(10).await;
+    assert_eq!([APPLY, CREATE, STATUS].map(|call| house.seen(call)), [1, 1, 1]);
+    assert!(house.readiness.is_ready());
+    // And one came in whose lock this agent never held.
+    let writes = house.writes();
+    house.report.send_replace(second);
+    house.pass(600).await;
+    assert_eq!((house.writes(), house.readiness.is_ready()), (writes, false));
     house.end().await;
 }

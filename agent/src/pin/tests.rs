@@ -318,9 +318,9 @@ fn a_sign_of_another_writer_lapses_once_it_was_corrected() {
         (state.rival().is_some(), state.due_ms())
     };
     assert_eq!(rival_at(vec![now_on("0-7")], 59_999), (true, Some(60_000)));
-    assert_eq!(rival_at(vec![now_on("0-7")], 60_000).0, false);
+    assert!(!rival_at(vec![now_on("0-7")], 60_000).0);
     // The change failed, and nobody tells.
-    assert_eq!(rival_at(Vec::new(), 60_000).0, false);
+    assert!(!rival_at(Vec::new(), 60_000).0);
     // It was not corrected, or came back.
     assert_eq!(rival_at(vec![now_on("0-1")], 600_000), (true, None));
     let again = step(after(events.clone()).0, 50_000, changed_by_kubelet(Some("0-1"))).0;

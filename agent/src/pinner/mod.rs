@@ -78,6 +78,8 @@ pub struct Inputs {
     pub cores: Option<Cores>,
     /// It is the machine that this process runs on, not a simulated one.
     pub is_live: bool,
+    /// How often it was read.
+    pub looks: u64,
     /// What the NodePlacement promises; none until it was listed.
     pub promises: Option<(Version, Promises)>,
 }
@@ -89,6 +91,8 @@ pub struct Report {
     pub pinning: Option<Pinning>,
     /// What runs.
     pub observed: Option<Observed>,
+    /// Another agent has this node, in a sentence: this one writes nothing.
+    pub second_agent: Option<String>,
     /// What was found amiss of containers that still exist, whether or not it was put right since.
     pub found: Vec<Finding>,
 }
@@ -119,8 +123,14 @@ pub struct Pinner {
     is_saving: bool,
     save_again: bool,
     is_live: bool,
-    /// CPUs that this process was last told to keep to.
-    confined_to: CpuMask,
+    /// How often the machine had been read when this process was told to keep to `confined_to`.
+    looks: u64,
+    /// What the NodePlacement was last told to promise.
+    told_promises: Option<(Version, Promises)>,
+    /// CPUs that this process was last told to keep to; none: that failed, or is to be told once more.
+    confined_to: Option<CpuMask>,
+    /// Not tried again before.
+    confine_at: Instant,
 }
 
 impl Pinner {
@@ -160,7 +170,10 @@ impl Pinner {
             is_saving: false,
             save_again: false,
             is_live: false,
-            confined_to: CpuMask::new(),
+            looks: 0,
+            told_promises: None,
+            confined_to: None,
+            confine_at: now,
         }
     }
 
@@ -213,12 +226,19 @@ impl Pinner {
     async fn take_inputs(&mut self) {
         let inputs = self.inputs.borrow_and_update().clone();
         self.is_live = inputs.is_live;
+        if self.looks != inputs.looks {
+            // Whoever reads a machine may have bound his thread, and started others.
+            (self.looks, self.confined_to) = (inputs.looks, None);
+        }
         if let Some(cores) = inputs.cores
             && self.state.lock().cores != cores
         {
             self.advance(Event::Machine(cores)).await;
         }
-        if let Some((version, promises)) = inputs.promises {
+        if self.told_promises != inputs.promises
+            && let Some((version, promises)) = inputs.promises
+        {
+            self.told_promises = Some((version.clone(), promises.clone()));
             self.advance(Event::Promises { version, promises }).await;
         }
     }
@@ -435,13 +455,17 @@ impl Pinner {
             let pool = state.pool();
             if self.situation.was_there && !pool.is_empty() { pool } else { state.cores.usable.clone() }
         };
-        if !self.is_live || cpus.is_empty() || cpus == self.confined_to {
+        let now = Instant::now();
+        if !self.is_live || cpus.is_empty() || self.confined_to.as_ref() == Some(&cpus) || now < self.confine_at {
             return;
         }
-        if let Err(error) = threads::confine(&cpus) {
-            tracing::warn!(%error, %cpus, "The agent itself runs on CPUs that are not its own");
+        match threads::confine(&cpus) {
+            Ok(()) => self.confined_to = Some(cpus),
+            Err(error) => {
+                tracing::warn!(%error, %cpus, "The agent itself runs on CPUs that are not its own; trying again");
+                (self.confined_to, self.confine_at) = (None, now + LOOK_PAUSE);
+            }
         }
-        self.confined_to = cpus;
     }
 
     async fn look(&mut self) {
@@ -492,7 +516,12 @@ impl Pinner {
                 break;
             }
         }
-        let report = Report { pinning: self.situation.pinning(), observed, found: self.findings.list() };
+        let report = Report {
+            pinning: self.situation.pinning(),
+            observed,
+            second_agent: self.situation.second_agent().map(str::to_owned),
+            found: self.findings.list(),
+        };
         self.setup.metrics.show(&report);
         self.report.send_if_modified(|before| {
             let changed = *before != report;

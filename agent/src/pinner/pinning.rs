@@ -81,6 +81,15 @@ impl Situation {
             && self.kubelet.as_ref().is_some_and(|kubelet| kubelet.known() && kubelet.writer().is_none())
     }
 
+    /// Another agent has the node, in a sentence.
+    #[must_use]
+    pub fn second_agent(&self) -> Option<&str> {
+        match &self.lock {
+            Lock::Taken(why) => Some(why),
+            _ => None,
+        }
+    }
+
     /// Who pins; none while it is too early to tell.
     #[must_use]
     pub fn pinning(&self) -> Option<Pinning> {

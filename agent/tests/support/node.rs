@@ -62,6 +62,11 @@ impl Agent {
         self.report.borrow().pinning.as_ref().map(|pinning| pinning.reason.clone())
     }
 
+    /// It leaves the node to another agent, and its other loop is told so.
+    pub fn stands_back(&self) -> bool {
+        self.report.borrow().second_agent.is_some()
+    }
+
     pub async fn stop(&mut self) {
         self.shutdown.cancel();
         (&mut self.task).await.unwrap();
@@ -152,7 +157,7 @@ impl Node {
     /// One more agent on this node.
     pub fn second(&self) -> Agent {
         let promises = self.listed.then(|| promises_of(Some(&self.placement())));
-        let (inputs, seen) = watch::channel(Inputs { cores: Some(self.cores.clone()), is_live: false, promises });
+        let (inputs, seen) = watch::channel(Inputs { cores: Some(self.cores.clone()), promises, ..Inputs::default() });
         let (report, told) = watch::channel(Report::default());
         let (page, counters) = metrics::page();
         let metrics = counters.pinning.clone();
