@@ -38,6 +38,7 @@ fn container(number: usize) -> Container {
         name: "c".into(),
         state: 3,
         linux: Some(LinuxContainer { resources }),
+        ..Container::default()
     }
 }
 

@@ -422,3 +422,34 @@ async fn nonsense_ends_the_connection_and_nothing_else() {
     node.runtime = runtime::Runtime::listen(&socket).unwrap();
     node.until(own).await;
 }
+
+/// The agent was killed before its checkpoint was written.
+#[tokio::test]
+async fn what_the_agent_placed_is_known_without_the_checkpoint() {
+    let mut node = Node::start().await;
+    node.promise(vec![reservation("a", &[("c", "4-5")], &[1])]);
+    let s = node.runtime.create(&shared("s"), "c").await.unwrap();
+    assert_eq!(node.runtime.containers[&s].cpus, "0-3,6-15");
+    node.stop_agent().await;
+    node.forget_checkpoint();
+    assert!(node.runtime.serve_until(|runtime| runtime.plugins() == 0).await);
+    node.promise(vec![]);
+    node.start_agent();
+    node.until(|node| node.runtime.containers[&s].cpus == "0-15").await;
+    node.until(own).await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_could_not_be_written_is_tried_again() {
+    let mut node = Node::start().await;
+    let file = node.dir.path().join("checkpoint/pinning.json");
+    if file.exists() {
+        std::fs::remove_file(&file).unwrap();
+    }
+    // Nothing is renamed over a folder.
+    std::fs::create_dir(&file).unwrap();
+    node.runtime.create(&shared("s"), "c").await.unwrap();
+    node.until(|node| node.metrics.checkpoint_failures.get() > 1).await;
+    std::fs::remove_dir(&file).unwrap();
+    node.until(|_| file.is_file()).await;
+}

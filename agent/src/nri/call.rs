@@ -19,6 +19,9 @@ use crate::pin::{Place, Seen};
 /// Highest priority a thread may take where real-time scheduling is permitted: below the kernel's threaded interrupt
 /// handlers, which run at 50 (`sched_set_fifo`, MAX_RT_PRIO / 2).
 const REAL_TIME_PRIORITY_MAX: u64 = 49;
+/// Annotation of a container that this agent placed when it was created; the runtime keeps it as long as the container.
+const MARK: &str = "fairlead.dev/placed-by";
+const MARK_VALUE: &str = "fairlead-agent";
 /// Pods and containers of one node that are listed at most; a kubelet's default is 110 pods.
 const LISTED_MAX: usize = 20_000;
 
@@ -138,6 +141,7 @@ fn seen(pod: &PodSandbox, container: Container) -> Seen {
         pod_name: pod.name.clone(),
         name: container.name,
         placed: annotation.is_some(),
+        marked: container.annotations.contains_key(MARK),
         annotated,
         runs,
         started: matches!(container.state, CONTAINER_PAUSED | CONTAINER_RUNNING),
@@ -192,6 +196,7 @@ pub fn adjustment(container: &Seen, place: Option<&Place>, real_time: bool) -> O
     let limit =
         PosixRlimit { r#type: "RLIMIT_RTPRIO".to_owned(), hard: REAL_TIME_PRIORITY_MAX, soft: REAL_TIME_PRIORITY_MAX };
     Some(ContainerAdjustment {
+        annotations: [(MARK.to_owned(), MARK_VALUE.to_owned())].into(),
         env: environment(container),
         linux: Some(LinuxContainerAdjustment { resources: Some(resources(place)) }),
         rlimits: if real_time { vec![limit] } else { Vec::new() },

@@ -197,6 +197,9 @@ pub struct ContainerUpdates {
 /// Changes to a container that is being created.
 #[derive(Clone, PartialEq, Message)]
 pub struct ContainerAdjustment {
+    /// Annotations to add.
+    #[prost(map = "string, string", tag = "2")]
+    pub annotations: HashMap<String, String>,
     /// Environment to add.
     #[prost(message, repeated, tag = "4")]
     pub env: Vec<KeyValue>,
@@ -298,6 +301,9 @@ pub struct Container {
     /// See [`CONTAINER_RUNNING`].
     #[prost(int32, tag = "4")]
     pub state: i32,
+    /// Its annotations, those included that plugins added when it was created.
+    #[prost(map = "string, string", tag = "6")]
+    pub annotations: HashMap<String, String>,
     /// Linux settings.
     #[prost(message, optional, tag = "11")]
     pub linux: Option<LinuxContainer>,

@@ -82,6 +82,9 @@ impl State {
         }
         if runs.is_at(&pool) {
             container.tell(pool);
+        } else if container.seen.marked {
+            // Placed by this agent, and the checkpoint is older than its place: so it is placed once more.
+            container.doubt_ms = container.doubt_ms.or_else(|| container.started.then_some(0));
         } else {
             let sign = sign(&container.seen, runs);
             container.foreign.get_or_insert(sign);

@@ -80,6 +80,8 @@ pub struct Seen {
     pub annotated: Option<Place>,
     /// Where the runtime was told to run it: a list that is empty was not told, and is all; absent where neither was.
     pub runs: Option<Place>,
+    /// This agent, or one before it, placed it when it was created.
+    pub marked: bool,
     /// It was started: what it is told from now on takes effect.
     pub started: bool,
 }

@@ -108,3 +108,11 @@ fn a_change_that_fails_is_not_taken_for_done() {
     let fails = [Op::Promise([4].into()), Op::Land(Some(0)), Op::Update(0), Op::Change(false), Op::Create(4)];
     holds_after(start.into_iter().chain(fails).collect());
 }
+
+/// The checkpoint is behind, and the pool has moved.
+#[test]
+fn a_place_that_was_not_remembered_in_time_is_nobody_elses() {
+    let placed = [Op::Return, Op::Promise([4].into()), Op::Create(8), Op::Restart(true)];
+    let moved = [Op::Promise(BTreeSet::new()), Op::Return];
+    holds_after(placed.into_iter().chain(moved).collect());
+}

@@ -62,7 +62,10 @@ pub(super) struct World {
     changes: Vec<(String, Option<Place>)>,
     reads: usize,
     there: bool,
+    /// The checkpoint.
     remembered: Remembered,
+    /// What is being written to it.
+    unsaved: Option<Remembered>,
     /// The checkpoint was lost: what this agent did before is not known from what somebody else did.
     lost_checkpoint: bool,
 }
@@ -88,6 +91,7 @@ impl World {
             reads: 0,
             there: false,
             remembered: Remembered::default(),
+            unsaved: None,
             lost_checkpoint: false,
         };
         world.tell(Event::Machine(cores(&BTreeSet::new())));
@@ -105,7 +109,7 @@ impl World {
 
     fn carry_out(&mut self, request: Request) {
         match request {
-            Request::Remember => self.remembered = self.state.to_remember(),
+            Request::Remember => self.unsaved = Some(self.state.to_remember()),
             Request::ReadPlacement => self.reads += 1,
             Request::Refuse { call, .. } => drop(self.calls.remove(&call)),
             Request::Adjust { call, place, others, .. } => {
@@ -114,7 +118,7 @@ impl World {
                     self.set(&id, place);
                 }
                 let id = seen.id.clone();
-                let mut actual = Actual::new(seen, Phase::Answered);
+                let mut actual = Actual::new(Seen { marked: place.is_some(), ..seen }, Phase::Answered);
                 actual.pinned_on = place.as_ref().filter(|place| place.unlimited).map(|place| place.cpus.clone());
                 actual.place = place;
                 self.actual.insert(id, actual);
@@ -178,6 +182,9 @@ impl World {
 
     #[allow(clippy::too_many_lines, reason = "a line or two for each operation")]
     pub(super) fn apply(&mut self, op: Op) {
+        if !matches!(op, Op::Restart(_)) {
+            self.remembered = self.unsaved.take().unwrap_or_else(|| std::mem::take(&mut self.remembered));
+        }
         match op {
             Op::Promise(pods) => {
                 let promise = |pod: &u8| {
@@ -260,6 +267,10 @@ impl World {
                 let cores = self.state.cores.clone();
                 self.state = State::new(false, None);
                 self.tell(Event::Machine(cores));
+                // What this agent did not create bears no mark of it: its place may be in the checkpoint only.
+                let is_behind = self.unsaved.take().is_some_and(|unsaved| unsaved != self.remembered);
+                self.lost_checkpoint |=
+                    is_behind && self.actual.values().any(|one| !one.seen.marked && one.place.is_some());
                 if with_checkpoint {
                     self.tell(Event::Remembered(self.remembered.clone()));
                 } else {

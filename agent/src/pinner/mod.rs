@@ -40,6 +40,10 @@ use crate::pin::{
 const LOOK_PAUSE: Duration = Duration::from_secs(10);
 /// Longest pause before the runtime is called again.
 const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Longest pause before a checkpoint is written again that could not be.
+const SAVE_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// The longest that the end of the task waits for the checkpoint.
+const LAST_SAVE_LIMIT: Duration = Duration::from_secs(5);
 /// A burst of changes is reported once.
 const REPORT_DEBOUNCE: Duration = Duration::from_millis(100);
 /// The task beats at least this often.
@@ -122,6 +126,9 @@ pub struct Pinner {
     report_at: Option<Instant>,
     is_saving: bool,
     save_again: bool,
+    /// The last write failed, and is tried again then.
+    save_at: Option<Instant>,
+    save_backoff: Backoff,
     is_live: bool,
     /// How often the machine had been read when this process was told to keep to `confined_to`.
     looks: u64,
@@ -153,6 +160,7 @@ impl Pinner {
         };
         Self {
             backoff: Backoff::between(Backoff::FLOOR, CONNECT_PAUSE_MAX, setup.seed),
+            save_backoff: Backoff::between(Backoff::FLOOR, SAVE_PAUSE_MAX, setup.seed),
             setup,
             state: Arc::new(Mutex::new(state)),
             findings: Findings::default(),
@@ -169,6 +177,7 @@ impl Pinner {
             report_at: Some(now),
             is_saving: false,
             save_again: false,
+            save_at: None,
             is_live: false,
             looks: 0,
             told_promises: None,
@@ -191,7 +200,7 @@ impl Pinner {
             let due = self.due();
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return self.save_last().await,
                 // Before the runtime's questions: what the watch has told is known when the next one is answered.
                 changed = self.inputs.changed() => match changed {
                     Ok(()) => self.take_inputs().await,
@@ -214,7 +223,7 @@ impl Pinner {
         let decided = self.state.lock().due_ms().map(|at_ms| self.began + Duration::from_millis(at_ms + 1));
         let connect = (self.session.is_none() && self.may_connect()).then_some(self.connect_at);
         let session = self.session.as_ref().and_then(Session::limit);
-        let soonest = [decided, connect, session, self.report_at, Some(self.look_at)];
+        let soonest = [decided, connect, session, self.report_at, self.save_at, Some(self.look_at)];
         soonest.into_iter().flatten().fold(Instant::now() + BEAT, Instant::min)
     }
 
@@ -379,15 +388,40 @@ impl Pinner {
                 self.situation.kubelet = Some(policies);
                 self.report_soon();
             }
-            News::Saved(outcome) => {
-                self.is_saving = false;
-                if let Err(error) = outcome {
-                    self.setup.metrics.checkpoint_failures.inc();
-                    tracing::warn!(error = %causes(&error), "The checkpoint is older than what runs");
-                }
-                if std::mem::take(&mut self.save_again) {
-                    self.save();
-                }
+            News::Saved(outcome) => self.saved(outcome),
+        }
+    }
+
+    fn saved(&mut self, outcome: Result<(), CheckpointError>) {
+        self.is_saving = false;
+        match outcome {
+            Ok(()) => self.save_backoff.reset(),
+            Err(error) => {
+                self.setup.metrics.checkpoint_failures.inc();
+                tracing::warn!(error = %causes(&error), "The checkpoint is older than what runs; writing it again");
+                self.save_at = Some(Instant::now() + self.save_backoff.next_delay());
+                // By the same write.
+                self.save_again = false;
+            }
+        }
+        if std::mem::take(&mut self.save_again) {
+            self.save();
+        }
+    }
+
+    /// Waits for what is to be written: what a successor does not find there it doubts.
+    async fn save_last(mut self) {
+        // Nothing more is promised to the runtime.
+        self.session = None;
+        if self.save_at.is_some() {
+            self.save();
+        }
+        let limit = Instant::now() + LAST_SAVE_LIMIT;
+        while self.is_saving {
+            match tokio::time::timeout_at(limit, self.news.1.recv()).await {
+                Ok(Some(News::Saved(outcome))) => self.saved(outcome),
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return tracing::warn!("Ending without the last checkpoint"),
             }
         }
     }
@@ -409,7 +443,7 @@ impl Pinner {
             self.save_again = true;
             return;
         }
-        self.is_saving = true;
+        (self.is_saving, self.save_at) = (true, None);
         let remembered: Remembered = self.state.lock().to_remember();
         let (checkpoint, sender) = (self.setup.checkpoint.clone(), self.news.0.clone());
         tokio::task::spawn_blocking(move || {
@@ -440,6 +474,9 @@ impl Pinner {
                 Ok(session) => self.session = Some(session),
                 Err(error) => self.lose(&error),
             }
+        }
+        if self.save_at.is_some_and(|at| now >= at) {
+            self.save();
         }
         self.keep_off();
         if self.report_at.is_some_and(|at| Instant::now() >= at) {

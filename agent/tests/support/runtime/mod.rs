@@ -46,6 +46,7 @@ pub struct Running {
     pub quota: i64,
     pub env: Vec<(String, String)>,
     pub rlimits: Vec<(String, u64, u64)>,
+    pub annotations: BTreeMap<String, String>,
 }
 
 struct Plugin {
@@ -311,6 +312,7 @@ impl Runtime {
                 Ok(Ok(created)) => {
                     self.apply(created.update);
                     let adjust = created.adjust.unwrap_or_default();
+                    running.annotations = adjust.annotations.into_iter().collect();
                     running.set(adjust.linux.and_then(|linux| linux.resources));
                     running.env = adjust.env.into_iter().map(|pair| (pair.key, pair.value)).collect();
                     running.rlimits = adjust.rlimits.into_iter().map(|one| (one.kind, one.soft, one.hard)).collect();
@@ -540,6 +542,7 @@ fn container(id: &str, running: &Running) -> wire::Container {
         pod: format!("sandbox-{}", running.pod.uid),
         name: running.name.clone(),
         state: 3,
+        annotations: running.annotations.clone().into_iter().collect(),
         args: vec!["sleep".into(), "inf".into()],
         linux: Some(wire::Linux { resources: Some(resources), cgroup: format!("/kubepods/{id}") }),
         ..wire::Container::default()

@@ -116,6 +116,8 @@ pub struct Updates {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Adjust {
+    #[prost(map = "string, string", tag = "2")]
+    pub annotations: HashMap<String, String>,
     #[prost(message, repeated, tag = "4")]
     pub env: Vec<Pair>,
     #[prost(message, optional, tag = "6")]
@@ -196,6 +198,8 @@ pub struct Container {
     pub name: String,
     #[prost(uint32, tag = "4")]
     pub state: u32,
+    #[prost(map = "string, string", tag = "6")]
+    pub annotations: HashMap<String, String>,
     #[prost(string, repeated, tag = "7")]
     pub args: Vec<String>,
     #[prost(string, repeated, tag = "8")]
