@@ -17,18 +17,21 @@ mod steps;
 #[path = "node/world.rs"]
 mod world;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
 use crate::history::History;
 use crate::world::{LIMIT, NODE, World};
 
+/// A step that hangs: longer than a wait of its own, which says what it waited for.
+const STEP_LIMIT: Duration = Duration::from_secs(240);
+
 /// Runs one step within the limit and prints how long it took.
 async fn step<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
     let began = Instant::now();
-    let outcome = tokio::time::timeout(LIMIT, work).await;
-    let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("not within {} s", LIMIT.as_secs())));
+    let outcome = tokio::time::timeout(STEP_LIMIT, work).await;
+    let outcome = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("not within {} s", STEP_LIMIT.as_secs())));
     eprintln!("{:>7.1} s  {what}", began.elapsed().as_secs_f32());
     outcome.context(what.to_owned())
 }

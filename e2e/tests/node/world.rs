@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::agent::Answers;
 
 /// Of one step.
-pub const LIMIT: Duration = Duration::from_secs(180);
+pub const LIMIT: Duration = Duration::from_secs(120);
 /// The genuine node.
 pub const NODE: &str = "numa-0";
 /// The agent's program, and the beginning of its pod's name.
@@ -284,8 +284,16 @@ impl Picture {
         for observed in self.containers.values() {
             match self.reservation(&observed.uid) {
                 Some(reservation) => exclusive(observed, reservation)?,
-                // It keeps all CPUs, to see the whole machine.
-                None if observed.pod.starts_with(AGENT) => {}
+                // Its cgroup keeps all CPUs, to see the whole machine; it keeps its threads in the shared pool itself.
+                None if observed.pod.starts_with(AGENT) => {
+                    for process in &observed.kernel.processes {
+                        ensure!(
+                            process.cpus.is_subset(&pool),
+                            "the agent's {process:?} leaves the shared pool {pool:?}"
+                        );
+                    }
+                    continue;
+                }
                 None => {
                     let cpus = &observed.kernel.cpus;
                     ensure!(*cpus == pool, "{} runs on {cpus:?}, the shared pool is {pool:?}", observed.pod);
