@@ -20,7 +20,7 @@ use crate::machine::MachineReader;
 use crate::metrics::{self, AgentMetrics};
 use crate::objects::Objects;
 use crate::pin::{State, dump_of};
-use crate::pinner::{self, Checkpoint, Inputs, KubeletFiles, Pinner, Report};
+use crate::pinner::{self, Checkpoint, Inputs, KubeletFiles, Pinner, PinnerError, Report};
 use crate::seen::Seen;
 
 /// Events of two objects: more than a handful never wait.
@@ -40,12 +40,15 @@ pub enum RunError {
     /// No admin port.
     #[error(transparent)]
     Admin(#[from] AdminError),
+    /// The pinning can go on in a new process only.
+    #[error(transparent)]
+    Pinning(#[from] PinnerError),
 }
 
 /// Runs the agent until a signal.
 ///
 /// # Errors
-/// It could not start; once it runs, every trouble is logged, counted and tried again.
+/// It could not start, or only a new process can go on; every other trouble is logged, counted and tried again.
 pub async fn run(args: Args) -> Result<(), RunError> {
     let shutdown = Shutdown::install()?;
     let client = client(&args.client, "agent").await?;
@@ -96,20 +99,31 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let dump = DebugDump { client, dump: Arc::new(move || dumped(&shown, &pinned)), explain: None };
     let admin = Admin { readiness, metrics: page, heartbeat, dump: Some(dump) };
     let admin = admin.serve(args.admin.admin_address, closed.clone()).await?;
-    let pinning = tokio::spawn(pinner.run(shutdown.token()));
+    let token = shutdown.token();
+    let pinning = tokio::spawn(async move {
+        let ended = pinner.run(token.clone()).await;
+        // One half alone is no agent.
+        token.cancel();
+        ended
+    });
     let work = Box::pin(async {
         Agent::new(setup).run(inbox, shutdown.token()).await;
-        drop(pinning.await);
+        let ended = pinning.await.unwrap_or(Ok(()));
         for pump in pumps {
             drop(pump.await);
         }
+        ended
     });
-    if shutdown.run_until(GRACE, work).await == Ending::Overran {
-        tracing::warn!("Ended in the middle of a call");
-    }
+    let ended = match shutdown.run_until(GRACE, work).await {
+        Ending::Finished(ended) => ended,
+        Ending::Overran => {
+            tracing::warn!("Ended in the middle of a call");
+            Ok(())
+        }
+    };
     closed.cancel();
     drop(admin.task.await);
-    Ok(())
+    Ok(ended?)
 }
 
 fn pinning(args: &Args, objects: &Objects, counters: &AgentMetrics, pulse: Pulse, seed: u64) -> pinner::Setup {

@@ -1,11 +1,14 @@
 //! Which policies the node's kubelet runs with, from its configuration and its state files.
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 /// A kubelet's files are a few kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+/// A kubelet that restarts a container forgets how often it did after this time.
+const REMOUNT_PAUSE: Duration = Duration::from_secs(600);
 /// The policy that leaves cpusets alone; configurations and state files spell it in lower and upper case.
 const NONE: &str = "none";
 
@@ -40,7 +43,7 @@ enum FileError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{}: {bytes} bytes are too many", path.display())]
     TooLong { path: PathBuf, bytes: u64 },
-    #[error("{}: the kubelet has replaced it since it was mounted: restart the agent's pod", path.display())]
+    #[error("{}: the kubelet has replaced it since it was mounted: a restart of the agent sees the new one", path.display())]
     Replaced { path: PathBuf },
     #[error("{}: {message}", path.display())]
     Parse { path: PathBuf, message: String },
@@ -88,6 +91,14 @@ impl KubeletPolicies {
         let writes = |policy: &&String| !policy.eq_ignore_ascii_case(NONE);
         let cpu = self.cpu.as_ref().filter(writes).map(|policy| ("CPU manager", policy.as_str()));
         cpu.or_else(|| self.memory.as_ref().filter(writes).map(|policy| ("memory manager", policy.as_str())))
+    }
+
+    /// Whether only a new container of the agent can read the files again: a new container has new mounts. Not more often
+    /// than every [`REMOUNT_PAUSE`] where a kubelet writes its state again and again, as one does that writes cpusets.
+    #[must_use]
+    pub fn want_remount(&self, before: Option<&Self>, running: Duration) -> bool {
+        let was_calm = before.is_some_and(|before| before.known() && before.writer().is_none());
+        self.replaced && (was_calm || running >= REMOUNT_PAUSE)
     }
 
     /// Whether it is known that the kubelet leaves cpusets alone: the memory manager never acts without being named, and
@@ -214,6 +225,12 @@ mod tests {
         std::fs::rename(fresh, &state).unwrap();
         let policies = KubeletPolicies::read(&files);
         assert!(!policies.known(), "{policies:?}");
-        assert!(policies.problems[0].ends_with("restart the agent's pod"), "{policies:?}");
+        let calm = KubeletPolicies { cpu: Some(NONE.to_owned()), ..KubeletPolicies::default() };
+        let writes = KubeletPolicies { cpu: Some("static".to_owned()), ..KubeletPolicies::default() };
+        let (early, late) = (Duration::from_secs(1), REMOUNT_PAUSE);
+        assert!(policies.want_remount(Some(&calm), early) && policies.want_remount(Some(&writes), late));
+        assert!(!policies.want_remount(Some(&writes), early) && !policies.want_remount(None, early));
+        assert!(!calm.want_remount(Some(&calm), late));
+        assert!(policies.problems[0].ends_with("a restart of the agent sees the new one"), "{policies:?}");
     }
 }

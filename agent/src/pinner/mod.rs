@@ -75,6 +75,17 @@ pub struct Setup {
     pub seed: u64,
 }
 
+/// Why the task ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum PinnerError {
+    /// The mount of a kubelet's file keeps one that is the kubelet's no more.
+    #[error("the kubelet's files are to be mounted anew: {problems}")]
+    KubeletReplaced {
+        /// The files, and what is wrong with them.
+        problems: String,
+    },
+}
+
 /// What the agent's other loop knows.
 #[derive(Debug, Clone, Default)]
 pub struct Inputs {
@@ -130,6 +141,8 @@ pub struct Pinner {
     save_at: Option<Instant>,
     save_backoff: Backoff,
     is_live: bool,
+    /// Why the task is to end.
+    end: Option<PinnerError>,
     /// How often the machine had been read when this process was told to keep to `confined_to`.
     looks: u64,
     /// What the NodePlacement was last told to promise.
@@ -179,6 +192,7 @@ impl Pinner {
             save_again: false,
             save_at: None,
             is_live: false,
+            end: None,
             looks: 0,
             told_promises: None,
             confined_to: None,
@@ -193,24 +207,34 @@ impl Pinner {
     }
 
     /// Runs until `shutdown`.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    ///
+    /// # Errors
+    /// Only a new process can go on.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), PinnerError> {
         self.inputs.mark_changed();
         loop {
             self.setup.pulse.beat();
             let due = self.due();
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return self.save_last().await,
+                () = shutdown.cancelled() => {
+                    self.save_last().await;
+                    return Ok(());
+                }
                 // Before the runtime's questions: what the watch has told is known when the next one is answered.
                 changed = self.inputs.changed() => match changed {
                     Ok(()) => self.take_inputs().await,
-                    Err(_) => return,
+                    Err(_) => return Ok(()),
                 },
                 received = receive(&mut self.session) => self.received(received).await,
                 Some(news) = self.news.1.recv() => self.hear(news).await,
                 () = tokio::time::sleep_until(due) => self.advance(Event::Tick).await,
             }
             self.tend().await;
+            if let Some(error) = self.end.take() {
+                self.save_last().await;
+                return Err(error);
+            }
         }
     }
 
@@ -385,6 +409,9 @@ impl Pinner {
         match news {
             News::Read(outcome) => self.advance(Event::Read(outcome)).await,
             News::Kubelet(policies) => {
+                if policies.want_remount(self.situation.kubelet.as_ref(), self.began.elapsed()) {
+                    self.end = Some(PinnerError::KubeletReplaced { problems: policies.problems.join("; ") });
+                }
                 self.situation.kubelet = Some(policies);
                 self.report_soon();
             }

@@ -11,7 +11,7 @@ use fairlead_agent::machine::MachineReader;
 use fairlead_agent::metrics::{self, AgentMetrics, PinMetrics};
 use fairlead_agent::objects::{Objects, owner};
 use fairlead_agent::pin::{Cores, Observed, promises_of};
-use fairlead_agent::pinner::{Checkpoint, Inputs, KubeletFiles, Pinner, Report, SILENCE_MAX, Setup};
+use fairlead_agent::pinner::{Checkpoint, Inputs, KubeletFiles, Pinner, PinnerError, Report, SILENCE_MAX, Setup};
 use fairlead_crds::NodePlacement;
 use fairlead_crds::node_placement::{
     NodePlacementSpec, NodePlacementStatus, PinState, Reservation, ReservedContainer, ReservedMemory,
@@ -49,7 +49,7 @@ pub struct Agent {
     inputs: watch::Sender<Inputs>,
     report: watch::Receiver<Report>,
     shutdown: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), PinnerError>>,
     metrics: PinMetrics,
     page: Arc<Metrics>,
     counters: AgentMetrics,
@@ -69,7 +69,7 @@ impl Agent {
 
     pub async fn stop(&mut self) {
         self.shutdown.cancel();
-        (&mut self.task).await.unwrap();
+        (&mut self.task).await.unwrap().unwrap();
         if let Some((task, _)) = self.writing.take() {
             task.await.unwrap();
         }
