@@ -114,16 +114,20 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         }
         ended
     });
-    let ended = match shutdown.run_until(GRACE, work).await {
-        Ending::Finished(ended) => ended,
+    let ending = shutdown.run_until(GRACE, work).await;
+    closed.cancel();
+    drop(admin.task.await);
+    outcome(ending)
+}
+
+fn outcome(ending: Ending<Result<(), PinnerError>>) -> Result<(), RunError> {
+    match ending {
+        Ending::Finished(ended) => Ok(ended?),
         Ending::Overran => {
             tracing::warn!("Ended in the middle of a call");
             Ok(())
         }
-    };
-    closed.cancel();
-    drop(admin.task.await);
-    Ok(ended?)
+    }
 }
 
 fn pinning(args: &Args, objects: &Objects, counters: &AgentMetrics, pulse: Pulse, seed: u64) -> pinner::Setup {
