@@ -391,3 +391,35 @@ fn what_the_watch_tells_late_does_not_undo_a_read() {
     events.push(watched("q", 2, &["b"]));
     assert_eq!(promised(events).0, ["b"]);
 }
+
+/// The runtime tells of one container by several threads: what comes late or twice changes nothing for long.
+#[test]
+fn events_out_of_order_come_to_the_same() {
+    let shown = |cpus: &str, started| {
+        let place = Place { cpus: mask(cpus), memory_nodes: mask("0"), unlimited: true };
+        Seen { runs: Some(place), started, ..seen("a", true) }
+    };
+    let start = [ready("0-7"), vec![promises(&[("a", promise("2-3"))]), create("a", true)]].concat();
+    let created = || Event::Created(shown("2-3", false));
+    let started = || Event::Started("id-a".into());
+    let list = || Event::Synchronized(vec![shown("2-3", true)]);
+    let orders = [
+        vec![created(), started()],
+        vec![started(), created()],
+        vec![created(), Event::Changed(shown("2-3", true)), started()],
+        vec![created(), started(), list(), list()],
+        vec![list(), created(), started()],
+    ];
+    for order in orders {
+        let (state, _) = after([start.clone(), order.clone()].concat());
+        assert_eq!(state.pool().to_string(), "0-1,4-7", "{order:?}");
+        assert_eq!((observed(&state).pinned.status, state.rival()), (Some(true), None), "{order:?}");
+        let (state, _) = step(state, 10_000, Event::Gone("id-a".into()));
+        assert!(state.held().is_empty() && state.containers.is_empty(), "{order:?}");
+        // As long as nobody tells otherwise it is there; the next list does.
+        let (state, _) = step(state, 10_001, created());
+        let (state, _) = step(state, 10_002, Event::Lost);
+        let (state, _) = step(state, 10_003, Event::Synchronized(Vec::new()));
+        assert!(state.held().is_empty() && state.containers.is_empty(), "{order:?}");
+    }
+}
