@@ -5,6 +5,7 @@
 mod checkpoint;
 mod kubelet;
 mod pinning;
+mod saving;
 mod session;
 mod threads;
 
@@ -32,18 +33,12 @@ use crate::nri::call::{adjustment, updates};
 use crate::nri::frame::Message;
 use crate::nri::proto::{ContainerUpdates, CreateContainerResponse};
 use crate::objects::Objects;
-use crate::pin::{
-    Cores, Event, Finding, Findings, Observed, Place, Promises, Remembered, Request, State, Version, observed, step,
-};
+use crate::pin::{Cores, Event, Finding, Findings, Observed, Place, Promises, Request, State, Version, observed, step};
 
 /// The kubelet's files and the lock are looked at this often.
 const LOOK_PAUSE: Duration = Duration::from_secs(10);
 /// Longest pause before the runtime is called again.
 const CONNECT_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Longest pause before a checkpoint is written again that could not be.
-const SAVE_PAUSE_MAX: Duration = Duration::from_secs(30);
-/// The longest that the end of the task waits for the checkpoint.
-const LAST_SAVE_LIMIT: Duration = Duration::from_secs(5);
 /// A burst of changes is reported once.
 const REPORT_DEBOUNCE: Duration = Duration::from_millis(100);
 /// The task beats at least this often.
@@ -173,7 +168,7 @@ impl Pinner {
         };
         Self {
             backoff: Backoff::between(Backoff::FLOOR, CONNECT_PAUSE_MAX, setup.seed),
-            save_backoff: Backoff::between(Backoff::FLOOR, SAVE_PAUSE_MAX, setup.seed),
+            save_backoff: Backoff::between(Backoff::FLOOR, saving::PAUSE_MAX, setup.seed),
             setup,
             state: Arc::new(Mutex::new(state)),
             findings: Findings::default(),
@@ -419,63 +414,11 @@ impl Pinner {
         }
     }
 
-    fn saved(&mut self, outcome: Result<(), CheckpointError>) {
-        self.is_saving = false;
-        match outcome {
-            Ok(()) => self.save_backoff.reset(),
-            Err(error) => {
-                self.setup.metrics.checkpoint_failures.inc();
-                tracing::warn!(error = %causes(&error), "The checkpoint is older than what runs; writing it again");
-                self.save_at = Some(Instant::now() + self.save_backoff.next_delay());
-                // By the same write.
-                self.save_again = false;
-            }
-        }
-        if std::mem::take(&mut self.save_again) {
-            self.save();
-        }
-    }
-
-    /// Waits for what is to be written: what a successor does not find there it doubts.
-    async fn save_last(mut self) {
-        // Nothing more is promised to the runtime.
-        self.session = None;
-        if self.save_at.is_some() {
-            self.save();
-        }
-        let limit = Instant::now() + LAST_SAVE_LIMIT;
-        while self.is_saving {
-            match tokio::time::timeout_at(limit, self.news.1.recv()).await {
-                Ok(Some(News::Saved(outcome))) => self.saved(outcome),
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return tracing::warn!("Ending without the last checkpoint"),
-            }
-        }
-    }
-
     fn read_placement(&self) {
         let (objects, sender) = (self.setup.objects.clone(), self.news.0.clone());
         tokio::spawn(async move {
             let read = objects.read_promises().await.map_err(|error| error.chain());
             drop(sender.send(News::Read(read)).await);
-        });
-    }
-
-    /// Writes the checkpoint; one write at a time, the last state wins.
-    fn save(&mut self) {
-        if self.lock.is_none() {
-            return;
-        }
-        if self.is_saving {
-            self.save_again = true;
-            return;
-        }
-        (self.is_saving, self.save_at) = (true, None);
-        let remembered: Remembered = self.state.lock().to_remember();
-        let (checkpoint, sender) = (self.setup.checkpoint.clone(), self.news.0.clone());
-        tokio::task::spawn_blocking(move || {
-            let outcome = checkpoint.write(&remembered);
-            drop(sender.blocking_send(News::Saved(outcome)));
         });
     }
 
