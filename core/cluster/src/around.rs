@@ -6,7 +6,7 @@ use crate::pod::{PodView, PodWish};
 use crate::pools::Pools;
 use crate::snapshot::Snapshot;
 use crate::wish::Understood;
-use fairlead_placement::{PlacementFacts, Reservation};
+use fairlead_placement::{Beside, PlacementFacts, Reservation};
 use fairlead_topology::{CpuMask, Machine, PciDescription, Surroundings};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +23,7 @@ pub(crate) struct Neighbour {
 
 impl Neighbour {
     /// None if nobody can care.
-    pub(crate) fn of(pod: &PodView, pools: &Pools, cpus: &CpuMask) -> Option<Self> {
+    fn of(pod: &PodView, pools: &Pools, cpus: &CpuMask) -> Option<Self> {
         let pool = pools.of_pod(&pod.id.namespace, &pod.labels);
         let pool_view = pool.map(|pool| &**pool);
         // A pod with an annotation that is no wish got it after it was placed, and still is one of its pool.
@@ -36,6 +36,20 @@ impl Neighbour {
             dislikes,
             cpus: cpus.clone(),
         })
+    }
+
+    /// Pods with CPUs of their own on that node, by its list, by annotation or by a promise of this process, bound or not:
+    /// one that is on its way there is held against others as they against it.
+    pub(crate) fn on<'a>(
+        node: &str,
+        listed: &[Reservation],
+        beside: &Beside,
+        pools: &Pools,
+        pod: impl Fn(&str) -> Option<&'a PodView>,
+    ) -> Vec<Self> {
+        let is_here = |pod: &&PodView| pod.node.as_deref().is_none_or(|at| at == node);
+        let neighbour = |held: &Reservation| Self::of(pod(&held.pod.uid).filter(is_here)?, pools, &held.cpus);
+        listed.iter().chain(beside.unlisted(listed, "")).filter_map(neighbour).collect()
     }
 
     fn is_of(&self, pools: &BTreeSet<String>) -> bool {
@@ -66,8 +80,7 @@ impl Snapshot {
     /// What lies around the pod on that node; nothing where neither it nor anybody there cares, or where no machine is known.
     #[must_use]
     pub fn around(&self, node: &str, pod: &PodWish) -> Surroundings {
-        let view = self.node_named(node);
-        let known = view.and_then(|view| Some((view, view.machine.as_deref()?)));
+        let known = self.known(node);
         known.map(|(view, machine)| view.around(machine, pod, |_| true)).unwrap_or_default()
     }
 
@@ -75,18 +88,15 @@ impl Snapshot {
     /// are not free there is a neighbour.
     #[must_use]
     pub fn around_in(&self, node: &str, read: &PlacementFacts, pod: &PodWish) -> Surroundings {
-        let Some((view, machine)) = self.node_named(node).and_then(|view| Some((view, view.machine.as_deref()?)))
-        else {
-            return Surroundings::default();
-        };
-        let is_here = |pod: &PodView| pod.node.as_deref().is_none_or(|at| at == node);
-        let neighbour = |held: &Reservation| {
-            let pod = self.pods.get(&held.pod.uid).filter(|pod| is_here(pod))?;
-            Neighbour::of(pod, &self.pools, &held.cpus)
-        };
-        let held = read.reservations.iter().chain(read.beside.unlisted(&read.reservations, ""));
-        let neighbours: Vec<Neighbour> = held.filter_map(neighbour).collect();
+        let Some((view, machine)) = self.known(node) else { return Surroundings::default() };
+        let pod_of = |uid: &str| self.pods.get(uid).map(|pod| &**pod);
+        let neighbours = Neighbour::on(node, &read.reservations, &read.beside, &self.pools, pod_of);
         view.among(&neighbours, machine, pod, |_| true)
+    }
+
+    fn known(&self, node: &str) -> Option<(&NodeView, &Machine)> {
+        let view = self.node_named(node)?;
+        Some((view, view.machine.as_deref()?))
     }
 
     /// None: nothing lies around the pod on any node.

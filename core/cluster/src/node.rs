@@ -305,22 +305,14 @@ impl Parts<'_> {
         carried_by_all(self.pods.iter().map(|(pod, _)| *pod).filter(|pod| !pod.terminal), &machine)
     }
 
-    /// Pods with CPUs of their own, by reservation, by annotation or by a promise of this process, bound or not: one that is
-    /// on its way here is held against others as they against it.
     fn neighbours(&self, beside: &Beside) -> Vec<Neighbour> {
-        let listed = self.listed();
-        let is_here = |pod: &PodView| pod.node.as_deref().is_none_or(|node| node == self.name);
         // The pods bound here come in the order of their UIDs, and were looked at a moment ago.
         let bound = |uid: &str| {
             let at = self.pods.binary_search_by(|(pod, _)| pod.id.uid.as_str().cmp(uid)).ok()?;
             self.pods.get(at).map(|(pod, _)| *pod)
         };
-        let neighbour = |held: &Reservation| {
-            let uid = held.pod.uid.as_str();
-            let pod = bound(uid).or_else(|| self.all_pods.get(uid).map(|pod| &**pod)).filter(|pod| is_here(pod))?;
-            Neighbour::of(pod, self.pools, &held.cpus)
-        };
-        listed.iter().chain(beside.unlisted(listed, "")).filter_map(neighbour).collect()
+        let pod_of = |uid: &str| bound(uid).or_else(|| self.all_pods.get(uid).map(|pod| &**pod));
+        Neighbour::on(self.name, self.listed(), beside, self.pools, pod_of)
     }
 
     fn room(&self, beside: &Beside) -> Result<(Arc<Machine>, Room), Distrust> {
