@@ -189,12 +189,10 @@ impl Binder {
             // One request is under way at a time; a step that asks for nothing more has answered.
             let Some(next) = requests.pop() else { return Err(BindRefusal::BrokeOff) };
             if let Request::Answer(answer) = next {
-                self.metrics.conflicts.inc_by(u64::from(state.conflicts()));
-                return answer.map_err(BindRefusal::Failed);
+                return self.ended(&state, answer.map_err(BindRefusal::Failed));
             }
             if matches!(next, Request::Reserve { .. } | Request::Bind { .. }) && !self.is_on_duty() {
-                self.metrics.conflicts.inc_by(u64::from(state.conflicts()));
-                return Err(BindRefusal::OffDuty);
+                return self.ended(&state, Err(BindRefusal::OffDuty));
             }
             let event = tokio::select! {
                 biased;
@@ -204,13 +202,18 @@ impl Binder {
             let Some(mut event) = event else { return Err(BindRefusal::BrokeOff) };
             let ahead = attempt.turn.as_ref().map_or(0, Place::ahead);
             if event == Event::DeadlineNear && ahead > 0 {
-                self.metrics.conflicts.inc_by(u64::from(state.conflicts()));
                 let waited_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-                return Err(BindRefusal::Queued { node, ahead, waited_ms });
+                return self.ended(&state, Err(BindRefusal::Queued { node, ahead, waited_ms }));
             }
             self.look_around(&asking.uid, &node, &attempt, &mut event);
             (state, requests) = step(&state, &event);
         }
+    }
+
+    /// However it ended, the writes that were lost to others on the way count.
+    fn ended(&self, state: &State, how: Result<(), BindRefusal>) -> Result<(), BindRefusal> {
+        self.metrics.conflicts.inc_by(u64::from(state.conflicts()));
+        how
     }
 
     /// From the reading of a NodePlacement to the writing of it, or to the Binding of a pod in the shared pool, binds to
