@@ -162,31 +162,16 @@ impl Session {
                 self.received.insert(stream, received);
                 return Ok(Heard::Update { call: stream, seen, asked });
             }
-            Call::Created(seen) => {
-                self.connection.answer(stream, &Empty {}).await?;
-                return Ok(Heard::Created(seen));
-            }
-            Call::Started(id) => {
-                self.connection.answer(stream, &Empty {}).await?;
-                return Ok(Heard::Started(id));
-            }
-            Call::Changed(seen) => {
-                self.connection.answer(stream, &Empty {}).await?;
-                return Ok(Heard::Changed(seen));
-            }
+            Call::Created(seen) => return self.noted(stream, Heard::Created(seen)).await,
+            Call::Started(id) => return self.noted(stream, Heard::Started(id)).await,
+            Call::Changed(seen) => return self.noted(stream, Heard::Changed(seen)).await,
             Call::Stopped(id) => {
                 self.connection.answer(stream, &ContainerUpdates::default()).await?;
                 return Ok(Heard::Gone(id));
             }
-            Call::Removed(id) => {
-                self.connection.answer(stream, &Empty {}).await?;
-                return Ok(Heard::Gone(id));
-            }
-            Call::PodRemoved(id) => {
-                self.connection.answer(stream, &Empty {}).await?;
-                return Ok(Heard::PodGone(id));
-            }
-            Call::Heard => self.connection.answer(stream, &Empty {}).await?,
+            Call::Removed(id) => return self.noted(stream, Heard::Gone(id)).await,
+            Call::PodRemoved(id) => return self.noted(stream, Heard::PodGone(id)).await,
+            Call::Heard => return self.noted(stream, Heard::Nothing).await,
             Call::Shutdown => {
                 self.connection.answer(stream, &Empty {}).await?;
                 return Err(NriError::Shutdown);
@@ -196,6 +181,12 @@ impl Session {
             }
         }
         Ok(Heard::Nothing)
+    }
+
+    /// Answers an event that asks for nothing.
+    async fn noted(&mut self, stream: u32, heard: Heard) -> Result<Heard, NriError> {
+        self.connection.answer(stream, &Empty {}).await?;
+        Ok(heard)
     }
 
     fn take_response(&mut self, message: Message) -> Result<Heard, NriError> {
